@@ -1,0 +1,168 @@
+"""The adapted model: a base, places on it, and arrays. Everything static is a value, everything else an argument.
+
+`arrays` is one pytree {"params", "bank", "router", "labels"}: base parameters, experts, the method's own leaves,
+and, for an encoder, the label vectors that `Batch.choices` points into.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from moejax.joint import HELD, RECORDS, Places, joined
+from moejax.models.block import slice_layers
+from moejax.models.decoder import empty_cache
+from moejax.models.pooling import sentence
+from moejax.models.stream import Cache, Stream, advance
+from moejax.routing.select import FAR
+from moejax.types import Batch, PRNGKey, PyTree, Weights
+
+
+@dataclass(frozen=True)
+class Adapted:
+    """A base model with places: frozen and hashable by value, a static argument of every jitted function.
+
+    route: `route(arrays, batch) -> Weights`, once per request, handed inward to the places.
+    lowest: the first layer that a place touches; `Batch.prefix` holds the activations that enter it.
+    """
+
+    model: nn.Module
+    places: Places = ()
+    route: Callable[[PyTree, Batch], Weights] | None = None
+    copies: int = 1  # rows of cache for each row of the batch
+    lowest: int = 0
+
+
+class Ran(NamedTuple):
+    """What one forward gives: states after the final norm, and what was asked for beside them."""
+
+    hidden: Float[Array, "b t d"]
+    cache: Cache | None
+    records: PyTree
+    held: PyTree
+    outer: Weights | None
+
+
+def run(
+    adapted: Adapted,
+    arrays: PyTree,
+    batch: Batch,
+    *,
+    cache: Cache | None = None,
+    held: PyTree | None = None,
+    outer: Weights | None = None,
+    record: bool = False,
+    key: PRNGKey | None = None,
+) -> Ran:
+    """One forward through the base and its places; `held` from prefill is read, not computed again."""
+    params = arrays["params"]
+    variables: dict[str, Any] = {"params": params}
+    lowest = adapted.lowest if batch.prefix is not None else 0
+    if lowest:
+        variables["params"] = slice_layers(params, lowest, adapted.model.config.layers)
+    if held is not None:
+        variables[HELD] = held
+    mutable = [RECORDS] * record + [HELD] * (cache is not None and held is None)
+    if outer is None and adapted.route:
+        outer = adapted.route(arrays, batch)
+    with joined(adapted.places, arrays["bank"], arrays["router"], batch, outer=outer, key=key):
+        (hidden, cache), out = adapted.model.apply(
+            variables, batch, cache, lowest, method=_forward, mutable=mutable
+        )
+    return Ran(hidden, cache, out.get(RECORDS, {}), out.get(HELD, {}) if held is None else held, outer)
+
+
+def _forward(model: nn.Module, batch: Batch, cache: Cache | None, lowest: int):
+    x, ctx = model.start(batch.tokens, batch.mask, cache)
+    if lowest:
+        x = batch.prefix
+    stream = model.part(Stream(x, cache), ctx, jnp.arange(lowest, model.config.layers))
+    return model.finish(stream.x), advance(stream.cache, batch.mask)
+
+
+def prefix(model: nn.Module, params: PyTree, batch: Batch, lowest: int) -> Float[Array, "b t d"]:
+    """Activations that enter layer `lowest` of the bare base: the same for every method that leaves 0..lowest-1 alone."""
+
+    def below(model):
+        x, ctx = model.start(batch.tokens, batch.mask, None)
+        return model.part(Stream(x, None), ctx, jnp.arange(0, lowest)).x
+
+    return model.apply({"params": slice_layers(params, 0, lowest)}, method=below)
+
+
+class State(NamedTuple):
+    """What decoding carries: the cache, and what was decided at prefill."""
+
+    cache: Cache
+    held: PyTree
+    outer: Weights | None
+
+
+def start(
+    adapted: Adapted, arrays: PyTree, batch: Batch, room: int
+) -> tuple[Float[Array, "b v"], State]:
+    """Prefill prompts (padded on the left): logits of the first new token, and the state with room for more."""
+    rows, length = batch.tokens.shape
+    cache = empty_cache(adapted.model.config, rows * adapted.copies, length + room)
+    ran = run(adapted, arrays, batch, cache=cache._replace(valid=cache.valid[:rows]))
+    assert ran.cache is not None
+    return head(adapted.model, arrays, ran.hidden[:, -1]), State(ran.cache, ran.held, ran.outer)
+
+
+def step(
+    adapted: Adapted, arrays: PyTree, token: Int[Array, "b"], state: State
+) -> tuple[Float[Array, "b v"], State]:
+    """One more token for every row: logits of the next, and the state."""
+    seen = jnp.ones((token.shape[0], 1), bool)
+    batch = Batch(token[:, None], seen, jnp.zeros_like(seen))
+    ran = run(adapted, arrays, batch, cache=state.cache, held=state.held, outer=state.outer)
+    assert ran.cache is not None
+    return head(adapted.model, arrays, ran.hidden[:, -1]), State(ran.cache, state.held, state.outer)
+
+
+def vectors(adapted: Adapted, arrays: PyTree, batch: Batch, **options) -> tuple[Float[Array, "b d"], PyTree]:
+    """Unit sentence vectors of an encoder, and the records."""
+    ran = run(adapted, arrays, batch, **options)
+    return sentence(ran.hidden, batch.pool), ran.records
+
+
+def score(
+    adapted: Adapted, arrays: PyTree, batch: Batch, **options
+) -> tuple[Float[Array, "b c_or_t"], PyTree]:
+    """Log-probability of each choice [b, c] (encoder) or of each given next token [b, t] (decoder), and the records.
+
+    Encoder: log_softmax over the choices of cos(sentence, label) / temperature.
+    """
+    if is_decoder(adapted.model):
+        ran = run(adapted, arrays, batch, **options)
+        logits = head(adapted.model, arrays, ran.hidden)
+        logp = jax.nn.log_softmax(logits.astype(jnp.float32), axis=-1)
+        return jnp.take_along_axis(logp, batch.targets[..., None], axis=-1)[..., 0], ran.records
+    text, records = vectors(adapted, arrays, batch, **options)
+    labels = arrays["labels"][jnp.maximum(batch.choices, 0)]
+    cosine = jnp.einsum("bd,bcd->bc", text.astype(jnp.float32), labels.astype(jnp.float32))
+    logits = jnp.where(batch.choices >= 0, cosine / adapted.model.config.temperature, FAR)
+    return jax.nn.log_softmax(logits, axis=-1), records
+
+
+def row_loss(adapted: Adapted, arrays: PyTree, batch: Batch, **options) -> tuple[Float[Array, "b"], PyTree]:
+    """Negative log-probability of each row's right label, or mean over its answer tokens, and the records."""
+    logp, records = score(adapted, arrays, batch, **options)
+    if is_decoder(adapted.model):
+        answer = batch.answer
+        return -jnp.sum(logp * answer, axis=1) / jnp.maximum(jnp.sum(answer, axis=1), 1), records
+    return -jnp.take_along_axis(logp, batch.targets[:, None], axis=1)[:, 0], records
+
+
+def head(model: nn.Module, arrays: PyTree, hidden: Float[Array, "*n d"]) -> Float[Array, "*n v"]:
+    """Logits over the vocabulary."""
+    return model.apply({"params": arrays["params"]}, hidden, method="head")
+
+
+def is_decoder(model: nn.Module) -> bool:
+    """Whether the base predicts tokens (else it gives sentence vectors)."""
+    return hasattr(model, "head")

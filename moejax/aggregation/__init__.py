@@ -1,0 +1,1 @@
+"""From weights to one delta: how the chosen experts are mixed."""

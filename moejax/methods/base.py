@@ -1,0 +1,99 @@
+"""The contract: what every method is, whatever it routes and wherever it looks.
+
+A method turns a pool of experts, and only the data that it is granted, into a router:
+
+    contribute -> extras of each expert        at the contributors, who see their own data only (optional)
+    fit        -> Fitted                        ordinary Python: several jits, resumable (optional)
+    adapt      -> Adapted                       static: which places, by which rules
+    arrays     -> {params, bank, router, …}     everything that is an array; derived arrays are made here
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol
+
+from moejax.adapted import Adapted
+from moejax.experts.bank import Bank
+from moejax.experts.pool import Pool
+from moejax.models.base import Base
+from moejax.taxonomy import Card
+from moejax.types import Batch, PyTree
+
+
+class Rows(Protocol):
+    """Rows that a grant hands out: arrays only, no names of tasks, never a test row."""
+
+    def __len__(self) -> int: ...
+
+    def take(self, index: Any) -> Batch:
+        """The batch of these rows, in this order."""
+        ...
+
+
+class Split(Protocol):
+    """The two splits of a grant."""
+
+    @property
+    def train(self) -> Rows: ...
+
+    @property
+    def validation(self) -> Rows: ...
+
+
+class Grants(Protocol):
+    """What a fit may read; anything that `needs(config)` does not list raises AccessDenied."""
+
+    def expert_labels(self, name: str) -> Split: ...
+
+    def expert_inputs(self, name: str) -> Split: ...
+
+    def target_labels(self) -> Split: ...
+
+    def target_inputs(self) -> Split: ...
+
+    def general(self) -> Split: ...
+
+    def test_labels(self) -> Rows: ...
+
+
+class Fitted(NamedTuple):
+    """A router: leaves {"places": {path: leaves [s, …]}, "knobs": {name: array}}, and what a fit may replace."""
+
+    router: PyTree
+    names: tuple[str, ...]
+    bank: Bank | None = None
+    patch: Mapping[str, Any] = {}
+
+
+Extras = dict[str, dict[str, Any]]  # extra -> path -> [s, d], of one expert
+
+
+def nothing_fitted(config: Any, base: Base, pool: Pool, grants: Grants, work: Any) -> Fitted:
+    """The router of a method that learns nothing."""
+    return Fitted({"places": {}, "knobs": {}}, pool.names)
+
+
+def plain_arrays(config: Any, base: Base, pool: Pool, fitted: Fitted) -> dict[str, Any]:
+    """The base's parameters, the pool's bank (or the router's own), and the router as fitted."""
+    return {
+        "params": base.params,
+        "bank": pool.bank if fitted.bank is None else fitted.bank,
+        "router": fitted.router,
+    }
+
+
+@dataclass(frozen=True)
+class Method:
+    """One method under the contract; `needs` defaults to what its card lists."""
+
+    card: Card
+    Config: type
+    adapt: Callable[[Any, Base], Adapted]
+    fit: Callable[[Any, Base, Pool, Grants, Any], Fitted] = nothing_fitted
+    contribute: Callable[[Any, Base, Pool, Mapping[str, Rows], Any], dict[str, Extras]] | None = None
+    arrays: Callable[[Any, Base, Pool, Fitted], dict[str, Any]] = plain_arrays
+    grants: Callable[[Any], frozenset[str]] | None = None
+
+    def needs(self, config: Any) -> frozenset[str]:
+        """The grants that this configuration reads."""
+        return self.grants(config) if self.grants else frozenset(self.card.grants)

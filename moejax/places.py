@@ -1,0 +1,73 @@
+"""The places that most methods are made of."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from moejax.aggregation import formulations
+from moejax.joint import Next, Site
+from moejax.routing import select
+from moejax.types import Weights
+
+LINEARS = "layers/*/*"  # every linear of every block; where no expert adapts one, the place does nothing
+Mode = Literal["output", "factor"]
+Score = Callable[[Site, Array], Weights]
+
+
+@dataclass(frozen=True)
+class Lora:
+    """A linear and its routed LoRA experts: next(x) + mix(x).
+
+    `score(site, x)` gives the weights; without it the weights of the enclosing place or of `route` are worn.
+    Weights are zero where an expert is absent; a layer that no expert adapts costs nothing.
+    """
+
+    mode: Mode = "output"
+    score: Score | None = None
+
+    def __call__(self, site: Site, next: Next, x: Float[Array, "b t d"]) -> Float[Array, "b t f"]:
+        """The adapted linear, [b, t, d] -> [b, t, f]."""
+        y = next(x)
+        if site.stack is None:
+            return y
+        weights = self.score(site, x) if self.score else site.outer
+        if weights is None:
+            raise ValueError(f"{site.path}: no weights; give a score, a route, or an enclosing place")
+        weights = _present(weights, site)
+        site.sow("weights", weights)
+        stack, slot, mix = site.stack, site.slot, getattr(formulations, self.mode)
+        return y + jax.lax.cond(
+            slot >= 0,
+            lambda x: mix(x, stack, slot, weights).astype(y.dtype),
+            lambda x: jnp.zeros_like(y),
+            x,
+        )
+
+
+def _present(weights: Weights, site: Site) -> Weights:
+    """No weight on an expert that does not adapt this very site."""
+    present = site.present
+    if weights.index is not None:
+        return Weights(weights.values * present[weights.index], weights.index)
+    shape = (1,) * (weights.values.ndim - 1) + present.shape
+    return Weights(weights.values * present.reshape(shape), None)
+
+
+@dataclass(frozen=True)
+class Uniform:
+    """Static merging: every expert of the pool with one weight, 1 / e, or `knobs[knob]` each.
+
+    An expert that does not adapt a site counts as a zero update there: w_e = 1 / (number alive).
+    """
+
+    knob: str | None = None
+
+    def __call__(self, site: Site, x: Float[Array, "b t d"]) -> Weights:
+        """Task weights `[e]`."""
+        alive = site.bank.alive
+        each = site.knobs[self.knob] if self.knob else 1.0 / jnp.maximum(alive.sum(), 1)
+        return Weights(alive * each)

@@ -1,0 +1,1 @@
+"""From activations to weights over experts: pure functions, float32 arithmetic."""

@@ -1,0 +1,20 @@
+"""Directions that stand for an expert, read off its weights."""
+
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+
+def top_direction(
+    a: Float[Array, "*n r d"], b: Float[Array, "*n r f"]
+) -> tuple[Float[Array, "*n d"], Float[Array, "*n"]]:
+    """The input direction that B A amplifies most: its first right singular vector, and that singular value.
+
+    Exact and cheap: with A^T = Q_a R_a and B = Q_b R_b, svd(R_b R_a^T) = U S V^T gives p = Q_a V[:, 0].
+    Cost (d + f) r^2; the [f, d] product is never formed. An update that is zero gives a zero vector.
+    The sign is arbitrary. Source: Arrow (2405.11157), section 4.
+    """
+    q_a, r_a = jnp.linalg.qr(jnp.swapaxes(a.astype(jnp.float32), -1, -2))
+    _, r_b = jnp.linalg.qr(jnp.swapaxes(b.astype(jnp.float32), -1, -2))
+    _, values, v_t = jnp.linalg.svd(r_b @ jnp.swapaxes(r_a, -1, -2))
+    direction = jnp.einsum("...dr,...r->...d", q_a, v_t[..., 0, :])
+    return direction * (values[..., :1] > 0), values[..., 0]

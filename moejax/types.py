@@ -1,0 +1,57 @@
+"""Words that every floor shares: array aliases, the dimension alphabet, the batch and the weights.
+
+b batch, t tokens, d in, f out, r rank, e experts, k chosen, l layers, s slots, c choices, v vocabulary, n rows.
+"""
+
+from typing import Any, NamedTuple
+
+import jax
+from jaxtyping import Array, Bool, Float, Int
+
+PRNGKey = jax.Array
+PyTree = Any
+
+
+class UserError(Exception):
+    """Bad input: one sentence that names the file, key or flag, what was expected, and what to do."""
+
+
+class Weights(NamedTuple):
+    """How much of each expert to use; the rank says the granularity: task, example or step.
+
+    `index` None: `values` is dense over the experts, `[e]`, `[b, e]` or `[b, t, e]`, zero off the selection.
+    Otherwise `values` and `index` are `[..., k]`: the k chosen experts and their weights.
+    """
+
+    values: Float[Array, "..."]
+    index: Int[Array, "..."] | None = None
+
+
+class Batch(NamedTuple):
+    """One batch of requests, arrays only. Fields that a base does not need are None.
+
+    tokens  Int[b, t]      padded token ids (negative: a slot of a soft prompt)
+    mask    Bool[b, t]     True at real tokens, padding left or right
+    prompt  Bool[b, t]     request tokens: what a pooled statistic may see (never the answer, never padding)
+    pool    Bool[b, t]     encoder: tokens whose states are averaged into the sentence vector
+    targets Int[b]         encoder: position of the right label within `choices`; -1 unknown
+            Int[b, t]      decoder: the token that follows each position
+    answer  Bool[b, t]     decoder: positions whose `targets` are scored
+    choices Int[b, c]      encoder: rows of `arrays["labels"]`; -1 pads
+    query   Float[b, q]    the request's sentence vector
+    expert  Int[b]         the row's own expert: only under an expert grant or the task oracle
+    prefix  Float[b, t, d] cached activations that enter layer `Adapted.lowest`
+    weight  Float[b]       1 for a real row, 0 for a row that only fills the batch
+    """
+
+    tokens: Int[Array, "b t"]
+    mask: Bool[Array, "b t"]
+    prompt: Bool[Array, "b t"]
+    pool: Bool[Array, "b t"] | None = None
+    targets: Int[Array, "..."] | None = None
+    answer: Bool[Array, "b t"] | None = None
+    choices: Int[Array, "b c"] | None = None
+    query: Float[Array, "b q"] | None = None
+    expert: Int[Array, "b"] | None = None
+    prefix: Float[Array, "b t d"] | None = None
+    weight: Float[Array, "b"] | None = None
