@@ -1,0 +1,55 @@
+"""One transformer block for every base, its scanned stack, and the cutting of stacked parameters."""
+
+from collections.abc import Mapping
+
+import flax.linen as nn
+import jax
+from jaxtyping import Array, Int
+
+from moejax.models.layers import MLP, Attention, BlockConfig, Join, make_norm
+from moejax.models.stream import Context, Stream
+from moejax.types import PyTree
+
+
+class Block(nn.Module):
+    """Attention and MLP, each closed by a Join; norms before the sub-layers unless `config.post`."""
+
+    config: BlockConfig
+
+    def setup(self):
+        c = self.config
+        self.attn, self.attn_join = Attention(c), Join(c)
+        self.mlp, self.mlp_join = MLP(c), Join(c)
+        if not c.post:
+            self.attn_norm = make_norm(c.norm, c.eps, c.dtype)
+            self.mlp_norm = make_norm(c.norm, c.eps, c.dtype)
+
+    def __call__(self, carry: Stream, ctx: Context, layer: Int[Array, ""]) -> tuple[Stream, None]:
+        """The stream after this block; `layer` is its number, counted from the bottom of the whole base."""
+        x, cache = carry
+        h, cache = self.attn(x if self.config.post else self.attn_norm(x), ctx, layer, cache)
+        x = self.attn_join(x, h)
+        h = self.mlp(x if self.config.post else self.mlp_norm(x))
+        return Stream(self.mlp_join(x, h), cache), None
+
+
+def stacked(config: BlockConfig, remat: bool) -> nn.Module:
+    """Blocks under one scan, parameters stacked on a leading layer axis, called (stream, ctx, layers [l]).
+
+    Every collection rides the layer axis, so that collections the base never heard of reach the blocks.
+    """
+    body = nn.remat(Block, prevent_cse=False) if remat else Block
+    scan = nn.scan(body, variable_axes={True: 0}, split_rngs={"params": True}, in_axes=(nn.broadcast, 0))
+    return scan(config)
+
+
+def slice_layers(tree: PyTree, lo: int, hi: int) -> PyTree:
+    """Cut every sub-tree named "layers" to rows lo .. hi - 1; takes `params` as well as `{"params": params}`.
+
+    With it `model.apply(slice_layers(variables, lo, hi), stream, ctx, jnp.arange(lo, hi), method="part")`
+    runs those layers alone.
+    """
+    if not isinstance(tree, Mapping):
+        return tree
+    cut = lambda leaf: leaf[lo:hi]  # noqa: E731
+    return {k: jax.tree.map(cut, v) if k == "layers" else slice_layers(v, lo, hi) for k, v in tree.items()}
