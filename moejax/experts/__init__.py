@@ -1,0 +1,1 @@
+"""Experts trained apart: LoRA factors, the stacked bank, files and pools."""

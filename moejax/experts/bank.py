@@ -1,0 +1,230 @@
+"""The bank: all experts of a pool stacked, path by path, with a fixed capacity of expert slots.
+
+Append, drop and user masks change values, never shapes: nothing compiles again.
+"""
+
+from collections.abc import Collection, Mapping, Sequence
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int
+
+from moejax.experts import lora as lora_
+from moejax.experts.expert import Expert
+from moejax.experts.lora import Lora
+from moejax.types import UserError
+
+Index = int | Int[Array, ""]
+
+
+class Stack(NamedTuple):
+    """One path's experts, all adapted layers. Ranks below r are padded with zeros; scale is 0 where absent.
+
+    a [s, e, r, d], b [s, e, r, f], scale [s, e], present [s, e] bool; slot [l]: a layer's index into s, -1: none
+    """
+
+    a: Float[Array, "s e r d"]
+    b: Float[Array, "s e r f"]
+    scale: Float[Array, "s e"]
+    present: Bool[Array, "s e"]
+    slot: Int[Array, "l"]
+
+
+class Bank(NamedTuple):
+    """sites: path -> Stack; alive [e]: False at a free expert slot or one that is switched off."""
+
+    sites: dict[str, Stack]
+    alive: Bool[Array, "e"]
+
+
+class Row(NamedTuple):
+    """One expert laid out for one path: a [s, r, d], b [s, r, f], scale [s], present [s]."""
+
+    a: np.ndarray
+    b: np.ndarray
+    scale: np.ndarray
+    present: np.ndarray
+
+
+def stack(
+    experts: Sequence[Expert],
+    shapes: Mapping[str, tuple[int, int]],
+    layers: int,
+    capacity: int | None = None,
+    rank: int | None = None,
+    where: Mapping[str, Collection[int]] | None = None,
+) -> Bank:
+    """Experts of different ranks, alphas, paths and layers in one bank; free slots are zero and not alive.
+
+    shapes: path -> (d, f). capacity: expert slots, default one an expert. rank: default the largest found.
+    where: path -> layers that get a slot whether or not an expert adapts them, for experts appended later.
+    Raises UserError when they do not fit.
+    """
+    capacity = len(experts) if capacity is None else capacity
+    if capacity < len(experts):
+        raise UserError(f"capacity {capacity} is too small for {len(experts)} experts: raise it")
+    ranks = [lora_.rank(one) for expert in experts for one in expert.loras.values()]
+    rank = max(ranks, default=1) if rank is None else rank
+    slots = _slots(experts, layers, where or {})
+    sites = {}
+    for path in sorted(slots):
+        if path not in shapes:
+            raise UserError(f"the base has no site {path!r}: it has {', '.join(sorted(shapes))}")
+        d, f = shapes[path]
+        s = int(slots[path].max()) + 1
+        sites[path] = Stack(
+            np.zeros((s, capacity, rank, d), np.float32),
+            np.zeros((s, capacity, rank, f), np.float32),
+            np.zeros((s, capacity), np.float32),
+            np.zeros((s, capacity), bool),
+            slots[path],
+        )
+    bank = Bank(sites, np.arange(capacity) < len(experts))  # type: ignore[arg-type]  # numpy while being filled
+    for i, expert in enumerate(experts):
+        for path, line in row(bank, expert).items():
+            for leaf, value in zip(sites[path], line, strict=False):
+                leaf[:, i] = value
+    return jax.tree.map(jnp.asarray, bank)
+
+
+def _slots(experts, layers, where):
+    """path -> slot [l], the adapted layers in rising order."""
+    used: dict[str, set[int]] = {path: set(some) for path, some in where.items() if some}
+    for expert in experts:
+        for path, layer in expert.loras:
+            if not 0 <= layer < layers:
+                raise UserError(
+                    f"expert {expert.name!r} adapts layer {layer} of {path!r}: the base has {layers}"
+                )
+            used.setdefault(path, set()).add(layer)
+    slots = {}
+    for path, some in used.items():
+        slots[path] = np.full(layers, -1, np.int32)
+        slots[path][sorted(some)] = np.arange(len(some))
+    return slots
+
+
+def row(bank: Bank, expert: Expert) -> dict[str, Row]:
+    """An expert laid out as a row of the bank, on the host. Raises UserError when the bank has no room for it."""
+    rows = {}
+    for path, stack in bank.sites.items():
+        (s, _, r, d), f = stack.a.shape, stack.b.shape[-1]
+        zero = np.zeros(s, np.float32)
+        rows[path] = Row(np.zeros((s, r, d), np.float32), np.zeros((s, r, f), np.float32), zero, zero > 0)
+    for (path, layer), one in expert.loras.items():
+        slot = int(np.asarray(bank.sites[path].slot)[layer]) if path in bank.sites else -1
+        if slot < 0:
+            raise UserError(
+                f"the bank has no slot for {path!r} at layer {layer}, which expert {expert.name!r} adapts: "
+                "stack the pool anew with it"
+            )
+        _fill(rows[path], slot, one, f"expert {expert.name!r} at {path!r}, layer {layer}")
+    return rows
+
+
+def _fill(line: Row, slot: int, one: Lora, what: str) -> None:
+    r, (_, most, d), f = lora_.rank(one), line.a.shape, line.b.shape[-1]
+    if one.a.shape[1] != d or one.b.shape != (r, f):
+        raise UserError(f"{what} has factors {one.a.shape} and {one.b.shape}: expected [r, {d}] and [r, {f}]")
+    if r > most:
+        raise UserError(f"{what} has rank {r}, the bank holds {most}: stack it with rank={r} or compress it")
+    line.a[slot, :r], line.b[slot, :r] = one.a, one.b
+    line.scale[slot], line.present[slot] = lora_.scale(one), True
+
+
+@jax.jit
+def put(bank: Bank, rows: dict[str, Row], index: Index) -> Bank:
+    """Write a laid out expert into expert slot `index` (may be traced) and make it alive."""
+    sites = {}
+    for path, stack in bank.sites.items():
+        leaves = [leaf.at[:, index].set(new) for leaf, new in zip(stack, rows[path], strict=False)]
+        sites[path] = Stack(*leaves, slot=stack.slot)
+    return Bank(sites, bank.alive.at[index].set(True))
+
+
+def append(bank: Bank, expert: Expert, index: Index) -> Bank:
+    """The bank with `expert` in expert slot `index` (may be traced): the same shapes, no new compile."""
+    return put(bank, row(bank, expert), index)
+
+
+@jax.jit
+def drop(bank: Bank, index: Index) -> Bank:
+    """The bank with expert slot `index` (may be traced) free: not alive, values zero, the same shapes."""
+    sites = {}
+    for path, stack in bank.sites.items():
+        leaves = [leaf.at[:, index].set(jnp.zeros((), leaf.dtype)) for leaf in stack[:4]]
+        sites[path] = Stack(*leaves, slot=stack.slot)
+    return Bank(sites, bank.alive.at[index].set(False))
+
+
+def take(bank: Bank, indices: Sequence[int] | Int[Array, "n"]) -> Bank:
+    """The bank of the experts at `indices`, in that order; layers keep their slots."""
+    index = jnp.asarray(indices, jnp.int32)
+    sites = {
+        path: Stack(*(leaf[:, index] for leaf in stack[:4]), slot=stack.slot)
+        for path, stack in bank.sites.items()
+    }
+    return Bank(sites, bank.alive[index])
+
+
+def size(bank: Bank) -> int:
+    """Capacity e: the number of expert slots, free ones among them."""
+    return bank.alive.shape[0]
+
+
+def lowest(bank: Bank) -> int:
+    """The lowest adapted layer, a host int: layers below it run the bare base. 0 when nothing says better."""
+    found = [np.asarray(stack.slot) for path, stack in bank.sites.items() if path.startswith("layers")]
+    if len(found) < len(bank.sites) and any(path.startswith("embed") for path in bank.sites):
+        return 0
+    return min((int(np.argmax(slot >= 0)) for slot in found), default=0)
+
+
+def expert(bank: Bank, names: Sequence[str], index: int, like: Expert | None = None) -> Expert:
+    """The expert at `index` read back.
+
+    Rank, alpha and rsLoRA come from `like` where given; else zero rows are cut off and alpha = scale r.
+    """
+    loras = {}
+    for path, stack in bank.sites.items():
+        a, b, scales, present = (np.asarray(leaf[:, index]) for leaf in stack[:4])
+        for layer, slot in enumerate(np.asarray(stack.slot)):
+            if slot < 0 or not present[slot]:
+                continue
+            was = like.loras.get((path, layer)) if like else None
+            r = lora_.rank(was) if was else _rank(a[slot], b[slot])
+            alpha, rslora = (was.alpha, was.rslora) if was else (float(scales[slot] * np.float32(r)), False)
+            loras[path, layer] = Lora(a[slot, :r].copy(), b[slot, :r].copy(), alpha, rslora)
+    return Expert(names[index], dict(like.info) if like else {}, loras)
+
+
+def _rank(a: np.ndarray, b: np.ndarray) -> int:
+    used = np.flatnonzero(np.any(a != 0, axis=1) | np.any(b != 0, axis=1))
+    return int(used[-1]) + 1 if len(used) else 1
+
+
+def check(bank: Bank) -> None:
+    """Raise UserError, one sentence, when shapes disagree, a value is not finite or a slot is out of range."""
+    for path, stack in bank.sites.items():
+        (s, e, r, _), slot = stack.a.shape, np.asarray(stack.slot)
+        here = f"the bank at {path!r}"
+        if stack.b.shape[:3] != (s, e, r) or stack.scale.shape != (s, e) or stack.present.shape != (s, e):
+            shapes = ", ".join(str(leaf.shape) for leaf in stack[:4])
+            raise UserError(
+                f"{here} has shapes {shapes}: expected [s, e, r, d], [s, e, r, f], [s, e], [s, e]"
+            )
+        if e != size(bank):
+            raise UserError(f"{here} holds {e} experts, but `alive` says {size(bank)}")
+        if sorted(slot[slot != -1]) != list(range(s)):
+            raise UserError(
+                f"{here} maps layers to slots {slot.tolist()}: expected each of 0..{s - 1} once, or -1"
+            )
+        for name, leaf in zip(("a", "b", "scale"), stack, strict=False):
+            if not bool(jnp.all(jnp.isfinite(leaf))):
+                raise UserError(f"{here} has a value in `{name}` that is not finite")
+        if bool(jnp.any((stack.scale != 0) & ~stack.present)):
+            raise UserError(
+                f"{here} has a scale where `present` is False: an absent expert must have scale 0"
+            )
