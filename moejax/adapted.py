@@ -27,14 +27,13 @@ class Adapted:
     """A base model with places: frozen and hashable by value, a static argument of every jitted function.
 
     route: `route(arrays, batch) -> Weights`, once per request, handed inward to the places.
-    lowest: the first layer that a place touches; `Batch.prefix` holds the activations that enter it.
+    copies: rows of cache for each row of the batch.
     """
 
     model: nn.Module
     places: Places = ()
     route: Callable[[PyTree, Batch], Weights] | None = None
-    copies: int = 1  # rows of cache for each row of the batch
-    lowest: int = 0
+    copies: int = 1
 
 
 class Ran(NamedTuple):
@@ -58,18 +57,22 @@ def run(
     record: bool = False,
     key: PRNGKey | None = None,
 ) -> Ran:
-    """One forward through the base and its places; `held` from prefill is read, not computed again."""
-    params = arrays["params"]
-    variables: dict[str, Any] = {"params": params}
-    lowest = adapted.lowest if batch.prefix is not None else 0
-    if lowest:
-        variables["params"] = slice_layers(params, lowest, adapted.model.config.layers)
+    """One forward through the base and its places; `held` from prefill is read, not computed again.
+
+    Parameters of the upper layers alone (`slice_layers(params, lowest, l)`) run those alone, from `batch.prefix`,
+    the activations that enter layer `lowest`.
+    """
+    variables: dict[str, Any] = {"params": arrays["params"]}
+    lowest = adapted.model.config.layers - depth(arrays["params"])
+    if (lowest > 0) != (batch.prefix is not None):
+        raise ValueError(f"layers below {lowest} are not given: the batch needs a prefix then, and only then")
     if held is not None:
         variables[HELD] = held
     mutable = [RECORDS] * record + [HELD] * (cache is not None and held is None)
+    request = batch._replace(targets=None, answer=None, choices=None)  # what no router may look at
     if outer is None and adapted.route:
-        outer = adapted.route(arrays, batch)
-    with joined(adapted.places, arrays["bank"], arrays["router"], batch, outer=outer, key=key):
+        outer = adapted.route(arrays, request)
+    with joined(adapted.places, arrays["bank"], arrays["router"], request, outer=outer, key=key):
         (hidden, cache), out = adapted.model.apply(
             variables, batch, cache, lowest, method=_forward, mutable=mutable
         )
@@ -84,8 +87,13 @@ def _forward(model: nn.Module, batch: Batch, cache: Cache | None, lowest: int):
     return model.finish(stream.x), advance(stream.cache, batch.mask)
 
 
+def depth(params: PyTree) -> int:
+    """Number of layers whose parameters are given."""
+    return jax.tree.leaves(params["layers"])[0].shape[0]
+
+
 def prefix(model: nn.Module, params: PyTree, batch: Batch, lowest: int) -> Float[Array, "b t d"]:
-    """Activations that enter layer `lowest` of the bare base: the same for every method that leaves 0..lowest-1 alone."""
+    """Activations that enter layer `lowest` of the bare base: the same for all who leave the layers below alone."""
 
     def below(model):
         x, ctx = model.start(batch.tokens, batch.mask, None)

@@ -11,7 +11,7 @@ from jaxtyping import Array, Float
 from moejax.aggregation import formulations
 from moejax.joint import Next, Site
 from moejax.routing import select
-from moejax.types import Weights
+from moejax.types import Batch, PyTree, Weights
 
 LINEARS = "layers/*/*"  # every linear of every block; where no expert adapts one, the place does nothing
 Mode = Literal["output", "factor"]
@@ -71,3 +71,8 @@ class Uniform:
         alive = site.bank.alive
         each = site.knobs[self.knob] if self.knob else 1.0 / jnp.maximum(alive.sum(), 1)
         return Weights(alive * each)
+
+
+def own_expert(arrays: PyTree, batch: Batch) -> Weights:
+    """A route: each row wears the expert that `Batch.expert` names, weights [b, 1]."""
+    return select.one_hot(batch.expert)

@@ -16,6 +16,14 @@ class UserError(Exception):
     """Bad input: one sentence that names the file, key or flag, what was expected, and what to do."""
 
 
+class AccessDenied(Exception):
+    """A method asked for data or extras that its card does not grant."""
+
+
+class NotApplicable(Exception):
+    """A method cannot be used with this pool: one sentence that names what is missing."""
+
+
 class Weights(NamedTuple):
     """How much of each expert to use; the rank says the granularity: task, example or step.
 

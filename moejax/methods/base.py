@@ -74,11 +74,12 @@ def nothing_fitted(config: Any, base: Base, pool: Pool, grants: Grants, work: An
 
 
 def plain_arrays(config: Any, base: Base, pool: Pool, fitted: Fitted) -> dict[str, Any]:
-    """The base's parameters, the pool's bank (or the router's own), and the router as fitted."""
+    """The base's parameters and label vectors, the pool's bank (or the router's own), the router as fitted."""
     return {
         "params": base.params,
         "bank": pool.bank if fitted.bank is None else fitted.bank,
         "router": fitted.router,
+        "labels": base.labels,
     }
 
 

@@ -1,0 +1,26 @@
+"""The methods: one file each, under the contract of `base.py`.
+
+`TABLE` says which there are: the name of a method and the module that holds it as `METHOD`. Modules are
+imported on demand, so that listing the methods stays quick. To add a method, add its file and its line here.
+"""
+
+from difflib import get_close_matches
+from importlib import import_module
+from typing import Any
+
+TABLE: dict[str, str] = {}
+
+
+def load(name: str) -> Any:
+    """The `Method` of this name. Raises UserError for a name that the table lacks, with the nearest one."""
+    if name not in TABLE:
+        from moejax.survey import CARDS
+        from moejax.types import UserError
+
+        near = get_close_matches(name, TABLE, 1)
+        if name in CARDS:
+            why = f"method {name!r} is in the survey (section 3.{CARDS[name].number}) but not built here"
+        else:
+            why = f"there is no method {name!r}" + (f", did you mean {near[0]!r}?" if near else "")
+        raise UserError(f"{why}; the methods here are: {', '.join(sorted(TABLE)) or 'none yet'}")
+    return import_module(TABLE[name]).METHOD

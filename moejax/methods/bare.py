@@ -1,0 +1,21 @@
+"""The bare base model: no expert at all."""
+
+from dataclasses import dataclass
+
+from moejax.adapted import Adapted
+from moejax.methods.base import Method
+from moejax.models.base import Base
+from moejax.taxonomy import Card, Paper
+
+
+@dataclass(frozen=True)
+class Config:
+    """Nothing to set."""
+
+
+def adapt(config: Config, base: Base) -> Adapted:
+    """No places."""
+    return Adapted(base.model)
+
+
+METHOD = Method(Card("base", "Base model", paper=Paper("", 0), open=True), Config, adapt)

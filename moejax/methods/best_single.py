@@ -1,0 +1,73 @@
+"""Best single expert: the one that does best on the target's rows, for every request.
+
+`rows="target"` chooses on a few labelled target rows (16 by default); `rows="test"` on the test labels
+themselves: a leak, an upper bound on what choosing one expert a task can reach.
+Ties in accuracy go to the higher likelihood.
+"""
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import jax.numpy as jnp
+import numpy as np
+
+from moejax.adapted import Adapted
+from moejax.experts.pool import Pool
+from moejax.methods.base import Fitted, Grants, Method
+from moejax.models.base import Base
+from moejax.places import LINEARS, Lora
+from moejax.taxonomy import Card, infobox
+from moejax.train.accuracy import qualities
+from moejax.types import Batch, PyTree, Weights
+
+CARD = Card(
+    "best_single", "Best single expert",
+    axes=infobox("Standard", "Private", "Target", "Task", "Model", "Sparse", "None", "Out-of-Distribution",
+                 "Few-Shot"),
+    grants=frozenset({"target_labels"}), shots=16, holds=frozenset({"simplex", "single", "silent"}),
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Config:
+    """On which rows the expert is chosen."""
+
+    rows: Literal["target", "test"] = "target"
+    batch: int = 16
+
+
+def needs(config: Config) -> frozenset[str]:
+    """A few labelled target rows, or the leak."""
+    return frozenset({"target_labels" if config.rows == "target" else "test_labels"})
+
+
+def chosen(arrays: PyTree, batch: Batch) -> Weights:
+    """All weight on the expert that was chosen."""
+    return Weights(jnp.ones(1), arrays["router"]["model"]["expert"][None])
+
+
+def adapt(config: Config, base: Base) -> Adapted:
+    """One expert everywhere; which one is an array, so trying them all compiles once."""
+    return Adapted(base.model, ((LINEARS, Lora("output")),), route=chosen)
+
+
+def fit(config: Config, base: Base, pool: Pool, grants: Grants, work: Any) -> Fitted:
+    """Try every expert on the granted rows."""
+    rows = grants.target_labels().train if config.rows == "target" else grants.test_labels()
+
+    def fitted(expert: int) -> Fitted:
+        router = {"model": {"expert": jnp.int32(expert)}, "places": {}, "knobs": {}}
+        return Fitted(router, pool.names)
+
+    def make() -> dict[str, Any]:
+        adapted, found = adapt(config, base), []
+        for e in range(len(pool.names)):
+            arrays = METHOD.arrays(config, base, pool, fitted(e))
+            found.append(qualities(adapted, arrays, rows, config.batch).mean(axis=1))
+        best = max(range(len(found)), key=lambda e: (round(float(found[e][0]), 6), float(found[e][1])))
+        return {"expert": np.int32(best), "quality": np.stack(found)}
+
+    return fitted(int(work.memo("expert", make)["expert"]))
+
+
+METHOD = Method(CARD, Config, adapt, fit=fit, grants=needs)

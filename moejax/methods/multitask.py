@@ -1,0 +1,56 @@
+"""Multitask LoRA: one adapter trained on the experts' pooled data; what routing is measured against."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import jax.numpy as jnp
+
+from moejax.adapted import Adapted
+from moejax.experts.bank import stack
+from moejax.experts.pool import Pool
+from moejax.methods.base import Fitted, Grants, Method
+from moejax.models.base import Base
+from moejax.places import LINEARS, Lora, Uniform
+from moejax.taxonomy import Card, infobox
+from moejax.train.experts import Recipe, fresh
+from moejax.train.rows import pooled
+
+CARD = Card(
+    "multitask", "Multitask LoRA",
+    axes=infobox("Custom", "Shared", "Expert", "Task", "Model", "Dense", "None",
+                 "In-Distribution | Out-of-Distribution", "Zero-Shot"),
+    grants=frozenset({"expert_labels"}),
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Config:
+    """The recipe of the one adapter; the experts' own by default, for as many steps as all of them together."""
+
+    recipe: Recipe = Recipe()
+
+
+def adapt(config: Config, base: Base) -> Adapted:
+    """One adapter, weight 1."""
+    return Adapted(base.model, ((LINEARS, Lora("output", Uniform())),))
+
+
+def fit(config: Config, base: Base, pool: Pool, grants: Grants, work: Any) -> Fitted:
+    """Train a new LoRA on all experts' training rows in one shuffled pass; it replaces the bank."""
+    rows = {name: grants.expert_labels(name).train for name in pool.names}
+    bank = stack([fresh(base, "multitask", config.recipe, work.seed)], base.shapes, base.layers)
+    router = {"places": {}, "knobs": {}}
+    arrays = METHOD.arrays(config, base, pool, Fitted(router, pool.names, bank))
+    start = {"bank": {"sites": {p: {"a": s.a, "b": s.b} for p, s in bank.sites.items()}}}
+    trained = work.train(
+        "adapter", adapt(config, base), arrays, start,
+        pooled(rows, pool.names, config.recipe.batch, work.seed), config.recipe.optimiser,
+    )["bank"]["sites"]  # fmt: skip
+    sites = {
+        path: s._replace(**{name: jnp.asarray(leaf) for name, leaf in trained[path].items()})
+        for path, s in bank.sites.items()
+    }
+    return Fitted(router, pool.names, bank._replace(sites=sites))
+
+
+METHOD = Method(CARD, Config, adapt, fit=fit)

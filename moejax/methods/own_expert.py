@@ -1,0 +1,29 @@
+"""Own-expert oracle: every row is answered by the expert of its own task. It is told the task: a leak."""
+
+from dataclasses import dataclass
+
+from moejax.adapted import Adapted
+from moejax.methods.base import Method
+from moejax.models.base import Base
+from moejax.places import LINEARS, Lora, own_expert
+from moejax.taxonomy import Card, infobox
+
+CARD = Card(
+    "own_expert", "Own-expert oracle",
+    axes=infobox("Standard", "Private", "None", "Task", "Model", "Sparse", "None", "In-Distribution",
+                 "Zero-Shot"),
+    grants=frozenset({"test_task"}), holds=frozenset({"simplex", "single", "silent"}),
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Config:
+    """Nothing to set."""
+
+
+def adapt(config: Config, base: Base) -> Adapted:
+    """One expert a row."""
+    return Adapted(base.model, ((LINEARS, Lora("output")),), route=own_expert)
+
+
+METHOD = Method(CARD, Config, adapt)

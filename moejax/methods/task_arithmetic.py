@@ -1,0 +1,62 @@
+"""Task arithmetic: the base plus lambda times the sum of all updates, one lambda for all.
+
+lambda is the value of the grid with the best mean accuracy on validation rows of the experts' own tasks.
+Source: Ilharco et al. 2022 (2212.04089), section 2.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
+from moejax.adapted import Adapted
+from moejax.experts.pool import Pool
+from moejax.methods.base import Fitted, Grants, Method
+from moejax.models.base import Base
+from moejax.places import LINEARS, Lora, Uniform
+from moejax.taxonomy import Card, Paper, infobox
+from moejax.train.accuracy import accuracy
+
+CARD = Card(
+    "task_arithmetic", "Task arithmetic", paper=Paper("Ilharco et al.", 2022, "2212.04089", "ICLR 2023"),
+    axes=infobox("Standard", "Private", "Expert", "Task", "Model", "Dense", "Parameter",
+                 "In-Distribution | Out-of-Distribution", "Zero-Shot"),
+    grants=frozenset({"expert_labels"}), holds=frozenset({"silent", "equivariant"}),
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Config:
+    """The grid of lambda, and how many validation rows of each expert's task it is tuned on."""
+
+    grid: tuple[float, ...] = (0.1, 0.2, 0.3, 0.4, 0.5, 0.7, 1.0)
+    rows: int = 32
+    batch: int = 64
+
+
+def adapt(config: Config, base: Base) -> Adapted:
+    """Weight lambda on every expert, everywhere; lambda is a knob, so the grid compiles nothing."""
+    return Adapted(base.model, ((LINEARS, Lora("output", Uniform("lambda"))),))
+
+
+def fit(config: Config, base: Base, pool: Pool, grants: Grants, work: Any) -> Fitted:
+    """Tune lambda on validation rows; ties go to the smaller."""
+    rows = [grants.expert_labels(name).validation for name in pool.names]
+
+    def fitted(value: float) -> Fitted:
+        return Fitted({"places": {}, "knobs": {"lambda": jnp.float32(value)}}, pool.names)
+
+    def make() -> dict[str, Any]:
+        adapted, grid = adapt(config, base), sorted(config.grid)
+        found = []
+        for value in grid:
+            arrays = METHOD.arrays(config, base, pool, fitted(value))
+            each = [accuracy(adapted, arrays, part, config.batch, config.rows) for part in rows]
+            found.append(float(np.mean(each)))
+        return {"lambda": np.float32(grid[int(np.argmax(found))]), "accuracy": np.array(found, np.float32)}
+
+    return fitted(float(work.memo("lambda", make)["lambda"]))
+
+
+METHOD = Method(CARD, Config, adapt, fit=fit)

@@ -1,0 +1,45 @@
+"""How often an adapted encoder is right on granted rows, or how likely a decoder finds their answers."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from moejax.adapted import Adapted, is_decoder, row_loss, score
+from moejax.train.rows import Rows, batches
+from moejax.types import Batch, PyTree
+
+
+@partial(jax.jit, static_argnames="adapted")
+def scored(arrays: PyTree, batch: Batch, *, adapted: Adapted) -> Float[Array, "b c_or_t"]:
+    """The adapted model's score, compiled once for each (adapted, shapes)."""
+    return score(adapted, arrays, batch)[0]
+
+
+@partial(jax.jit, static_argnames="adapted")
+def quality(arrays: PyTree, batch: Batch, *, adapted: Adapted) -> Float[Array, "2 b"]:
+    """Of each row: 1 if its best choice is right (decoder: likelihood of its answer), and minus its loss."""
+    loss, _ = row_loss(adapted, arrays, batch)
+    if is_decoder(adapted.model):
+        return jnp.stack([jnp.exp(-loss), -loss])
+    best = jnp.argmax(score(adapted, arrays, batch)[0], axis=1)
+    return jnp.stack([(best == batch.targets).astype(jnp.float32), -loss])
+
+
+def qualities(
+    adapted: Adapted, arrays: PyTree, rows: Rows, size: int, most: int | None = None
+) -> Float[np.ndarray, "2 n"]:
+    """`quality` of the first `most` rows (all by default), in batches of `size`."""
+    found = []
+    for batch, real in batches(rows, size):
+        found.append((quality(arrays, batch, adapted=adapted), real))
+        if most is not None and size * len(found) >= most:
+            break
+    return np.concatenate([np.asarray(part)[:, :real] for part, real in found], axis=1)[:, :most]
+
+
+def accuracy(adapted: Adapted, arrays: PyTree, rows: Rows, size: int, most: int | None = None) -> float:
+    """Mean of `quality`'s first row."""
+    return float(np.mean(qualities(adapted, arrays, rows, size, most)[0]))

@@ -1,0 +1,38 @@
+"""The optimiser as a value, so that it can be a static argument of a jitted step."""
+
+from dataclasses import dataclass
+from functools import cache
+from typing import Literal
+
+import optax
+
+
+@dataclass(frozen=True)
+class Optimiser:
+    """AdamW with warm-up: rate, number of steps, the shape of the schedule, and what bounds an update."""
+
+    rate: float
+    steps: int
+    warmup: float = 0.1
+    """Share of the steps in which the rate rises from 0."""
+    schedule: Literal["cosine", "constant"] = "cosine"
+    decay: float = 0.0
+    clip: float | None = 1.0
+    """Global norm of a gradient, of each expert apart where experts train together; None: not bounded."""
+
+
+@cache
+def transformation(optimiser: Optimiser) -> optax.GradientTransformation:
+    """The optax transformation of an optimiser; one object for equal values."""
+    rise = max(1, round(optimiser.warmup * optimiser.steps))
+    if optimiser.schedule == "cosine":
+        rate = optax.warmup_cosine_decay_schedule(
+            0.0, optimiser.rate, rise, max(optimiser.steps, rise + 1), 0.0
+        )
+    else:
+        rate = optax.join_schedules(
+            [optax.linear_schedule(0.0, optimiser.rate, rise), optax.constant_schedule(optimiser.rate)],
+            [rise],
+        )
+    bound = [] if optimiser.clip is None else [optax.clip_by_global_norm(optimiser.clip)]
+    return optax.chain(*bound, optax.adamw(rate, weight_decay=optimiser.decay))

@@ -1,0 +1,109 @@
+"""Rows of data as arrays, and the batches and streams that training and evaluation draw from them."""
+
+import zlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from moejax.types import Batch
+
+Stream = Callable[[int], Batch]  # the batch of a step: random access, so a resumed run sees the same batches
+
+
+class Rows(Protocol):
+    """Rows that can be read in any order."""
+
+    def __len__(self) -> int: ...
+
+    def take(self, index: np.ndarray) -> Batch:
+        """The batch of these rows, in this order, in numpy arrays."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class ArrayRows:
+    """Rows held as one big numpy batch; `index` picks which of its rows these are."""
+
+    whole: Batch
+    index: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    def take(self, index: np.ndarray) -> Batch:
+        """The batch of these rows, in this order."""
+        chosen = self.index[index]
+        return Batch(*(None if leaf is None else np.asarray(leaf[chosen]) for leaf in self.whole))
+
+
+def batches(rows: Rows, size: int) -> Iterator[tuple[Batch, int]]:
+    """All rows once, in order, in batches of one shape: (batch, how many of its rows are real).
+
+    The last batch is filled by repeating its first row with weight 0.
+    """
+    for start in range(0, len(rows), size):
+        real = min(size, len(rows) - start)
+        index = np.arange(start, start + size)
+        index[real:] = start
+        yield rows.take(index)._replace(weight=(np.arange(size) < real).astype(np.float32)), real
+
+
+def order(count: int, seed: int) -> Callable[[int], int]:
+    """Position in an endless shuffled pass over `count` rows -> row; each epoch is shuffled anew (grain)."""
+    import grain
+
+    shuffled = grain.MapDataset.range(count).shuffle(seed=seed).repeat()
+    return lambda position: shuffled[position]
+
+
+def seed_of(name: str, seed: int) -> int:
+    """A seed that depends on the name and the run's seed alone, never on the order of names."""
+    return zlib.crc32(f"{seed}:{name}".encode()) & 0x7FFFFFFF
+
+
+def drawn(rows: Rows, size: int, seed: int) -> Stream:
+    """Batches of `size` rows from an endless shuffled pass."""
+    at = order(len(rows), seed)
+
+    def batch(step: int) -> Batch:
+        index = np.array([at(step * size + i) for i in range(size)])
+        return rows.take(index)._replace(weight=np.ones(size, np.float32))
+
+    return batch
+
+
+def bound(rows: Mapping[str, Rows], names: Sequence[str], each: int, seed: int) -> Stream:
+    """Batches of `each` rows an expert, side by side, every row bound to its own expert by `Batch.expert`.
+
+    Each expert's rows come from its own shuffled pass, seeded by its name: the same whether trained together or
+    alone, and whatever the others' data sizes.
+    """
+    streams = [drawn(rows[name], each, seed_of(name, seed)) for name in names]
+
+    def batch(step: int) -> Batch:
+        joined = stack([stream(step) for stream in streams])
+        return joined._replace(expert=np.repeat(np.arange(len(names), dtype=np.int32), each))
+
+    return batch
+
+
+def pooled(rows: Mapping[str, Rows], names: Sequence[str], size: int, seed: int) -> Stream:
+    """Batches of `size` rows from all experts' rows in one shuffled pass, with `Batch.expert` set."""
+    counts = np.cumsum([0] + [len(rows[name]) for name in names])
+    at = order(int(counts[-1]), seed)
+
+    def batch(step: int) -> Batch:
+        index = np.array([at(step * size + i) for i in range(size)])
+        owner = np.searchsorted(counts, index, side="right") - 1
+        parts = [rows[names[e]].take(np.array([i - counts[e]])) for e, i in zip(owner, index, strict=True)]
+        return stack(parts)._replace(expert=owner.astype(np.int32), weight=np.ones(size, np.float32))
+
+    return batch
+
+
+def stack(parts: Sequence[Batch]) -> Batch:
+    """Batches of one shape after each other."""
+    fields = zip(*parts, strict=True)
+    return Batch(*(None if leaves[0] is None else np.concatenate(leaves) for leaves in fields))

@@ -1,0 +1,138 @@
+"""Work: where a fit keeps what it has done, so that a killed run goes on and ends in the same numbers."""
+
+import shutil
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from tqdm import tqdm
+
+from moejax.adapted import Adapted
+from moejax.train import tree_file
+from moejax.train.checkpoint import Checkpoints
+from moejax.train.optimiser import Optimiser
+from moejax.train.rows import Stream, seed_of
+from moejax.train.step import Objective, State, begin, mean, train_step
+from moejax.types import PRNGKey, PyTree, UserError
+
+Log = Callable[[dict[str, Any]], None]
+
+
+@dataclass(frozen=True)
+class Work:
+    """A folder for results and checkpoints, a seed, and a place for metrics."""
+
+    folder: Path
+    seed: int = 0
+    log: Log = lambda record: None
+    every: float = 60.0
+    """Seconds between checkpoints of a loop."""
+    progress: bool = False
+
+    def within(self, name: str) -> "Work":
+        """The same, in a sub-folder."""
+        return replace(self, folder=self.folder / name)
+
+    def key(self, name: str) -> PRNGKey:
+        """A random key that depends on the run's seed and this name alone."""
+        return jax.random.key(seed_of(name, self.seed))
+
+    def memo(self, name: str, make: Callable[[], PyTree]) -> PyTree:
+        """`make()` as nested dicts of numpy arrays, computed once and kept in the folder."""
+        path = self.folder / f"{name}.safetensors"
+        if not path.exists():
+            tree_file.save(path, jax.device_get(make()))
+        return tree_file.load(path)
+
+    def train(
+        self,
+        name: str,
+        adapted: Adapted,
+        arrays: PyTree,
+        trainable: PyTree,
+        stream: Stream,
+        optimiser: Optimiser,
+        *,
+        objective: Objective = mean,
+        together: bool = False,
+        record: bool = False,
+        random: bool = False,
+    ) -> PyTree:
+        """The trained sub-tree after `optimiser.steps` steps: memoised, checkpointed, resumed where it stopped.
+
+        Raises UserError naming the step (and, together, the experts) when the loss is not finite.
+        """
+
+        def make() -> PyTree:
+            key = self.key(name)
+
+            def step(state: State, number: int) -> tuple[State, jax.Array]:
+                own = jax.random.fold_in(key, number) if random else None
+                return train_step(
+                    state, arrays, stream(number), own, adapted=adapted, optimiser=optimiser,
+                    objective=objective, together=together, record=record,
+                )  # fmt: skip
+
+            start = begin(jax.tree.map(jax.numpy.asarray, trainable), optimiser, together)
+            return self.loop(name, step, start, optimiser.steps).trainable
+
+        return self.memo(name, make)
+
+    def loop(
+        self, name: str, step: Callable[[State, int], tuple[State, jax.Array]], state: State, steps: int
+    ) -> State:
+        """Run `step(state, number) -> (state, losses)` to `steps`; saved every so often and when interrupted."""
+        folder = self.folder / "checkpoints" / name
+        losses: list[tuple[int, jax.Array]] = []
+        with Checkpoints(folder) as checkpoints:
+            state = checkpoints.restore(state)
+            first, saved = int(state.step), time.monotonic()
+            bar = tqdm(total=steps, initial=first, desc=name, unit="step", disable=not self.progress)
+            try:
+                for number in range(first, steps):
+                    with uninterrupted():
+                        state, loss = step(state, number)
+                    losses.append((number, loss))
+                    bar.update()
+                    if time.monotonic() - saved > self.every:
+                        self._report(name, losses)
+                        checkpoints.save(number + 1, state)
+                        saved = time.monotonic()
+            except (KeyboardInterrupt, SystemExit):
+                self._report(name, losses)
+                checkpoints.save(int(state.step), state)
+                raise
+            finally:
+                bar.close()
+            self._report(name, losses)
+        shutil.rmtree(folder, ignore_errors=True)
+        return state
+
+    def _report(self, name: str, losses: list[tuple[int, jax.Array]]) -> None:
+        """Log losses since the last report in one fetch; stop on one that is not finite."""
+        for number, loss in jax.device_get(losses):
+            if not np.isfinite(loss).all():
+                where = f", expert number {int(np.argmin(np.isfinite(loss)))}" if np.ndim(loss) else ""
+                raise UserError(
+                    f"{name}: the loss is not finite at step {number}{where}; lower the learning rate "
+                    "(the last good save is kept)"
+                )
+            self.log({"loop": name, "step": number, "loss": float(np.mean(loss))})
+        losses.clear()
+
+
+@contextmanager
+def uninterrupted() -> Iterator[None]:
+    """Hold SIGINT and SIGTERM back until the end of a step: its state is donated, half a step would lose it."""
+    held = {signal.SIGINT, signal.SIGTERM}
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, held)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
