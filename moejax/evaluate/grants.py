@@ -5,20 +5,13 @@ Training and validation rows only; test rows exist under the three named leaks a
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import NamedTuple
 
 import numpy as np
 
+from moejax.contract import Rows, Split
 from moejax.taxonomy import GRANTS
-from moejax.train.rows import ArrayRows, Rows
+from moejax.train.rows import ArrayRows
 from moejax.types import AccessDenied
-
-
-class Split(NamedTuple):
-    """The two splits of a grant."""
-
-    train: Rows
-    validation: Rows
 
 
 @dataclass(frozen=True)

@@ -12,9 +12,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from moejax.adapted import Adapted
+from moejax.contract import Fitted, Grants, Method, plain_arrays
 from moejax.experts.pool import Pool
 from moejax.joint import Site
-from moejax.methods.base import Fitted, Grants, Method, plain_arrays
 from moejax.models.base import Base
 from moejax.places import LINEARS, Lora
 from moejax.routing import scores, select

@@ -15,10 +15,10 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from moejax.adapted import Adapted, run
+from moejax.contract import Extras, Fitted, Grants, Method, Rows
 from moejax.experts.pool import Pool
 from moejax.joint import Next, Site
 from moejax.methods import phatgoose
-from moejax.methods.base import Extras, Fitted, Grants, Method, Rows
 from moejax.models.base import Base
 from moejax.places import LINEARS, Lora, own_expert
 from moejax.taxonomy import Card, infobox

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from moejax.adapted import Adapted
-from moejax.methods.base import Method
+from moejax.contract import Method
 from moejax.models.base import Base
 from moejax.taxonomy import Card, Paper
 

@@ -6,9 +6,9 @@ from typing import Any
 import jax.numpy as jnp
 
 from moejax.adapted import Adapted
+from moejax.contract import Fitted, Grants, Method
 from moejax.experts.bank import stack
 from moejax.experts.pool import Pool
-from moejax.methods.base import Fitted, Grants, Method
 from moejax.models.base import Base
 from moejax.places import LINEARS, Lora, Uniform
 from moejax.taxonomy import Card, infobox

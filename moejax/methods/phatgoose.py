@@ -16,9 +16,9 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from moejax.adapted import Adapted
+from moejax.contract import Extras, Fitted, Grants, Method, Rows, plain_arrays
 from moejax.experts.pool import Pool
 from moejax.joint import Next, Site
-from moejax.methods.base import Extras, Fitted, Grants, Method, Rows, plain_arrays
 from moejax.models.base import Base
 from moejax.places import LINEARS, Lora, own_expert
 from moejax.routing import scores, select

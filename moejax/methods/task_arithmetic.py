@@ -11,8 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from moejax.adapted import Adapted
+from moejax.contract import Fitted, Grants, Method
 from moejax.experts.pool import Pool
-from moejax.methods.base import Fitted, Grants, Method
 from moejax.models.base import Base
 from moejax.places import LINEARS, Lora, Uniform
 from moejax.taxonomy import Card, Paper, infobox

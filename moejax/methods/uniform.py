@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from moejax.adapted import Adapted
-from moejax.methods.base import Method
+from moejax.contract import Method
 from moejax.models.base import Base
 from moejax.places import LINEARS, Lora, Uniform
 from moejax.taxonomy import Card, infobox

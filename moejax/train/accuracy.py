@@ -8,7 +8,8 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from moejax.adapted import Adapted, is_decoder, row_loss, score
-from moejax.train.rows import Rows, batches
+from moejax.contract import Rows
+from moejax.train.rows import batches
 from moejax.types import Batch, PyTree
 
 

@@ -7,13 +7,14 @@ import jax
 import numpy as np
 
 from moejax.adapted import Adapted
+from moejax.contract import Rows
 from moejax.experts import lora
 from moejax.experts.bank import Bank, stack
 from moejax.experts.expert import Expert
 from moejax.models.base import Base
 from moejax.places import LINEARS, Lora, own_expert
 from moejax.train.optimiser import Optimiser
-from moejax.train.rows import Rows, bound, seed_of
+from moejax.train.rows import bound, seed_of
 from moejax.train.work import Work
 from moejax.types import PyTree
 

@@ -3,23 +3,13 @@
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 
+from moejax.contract import Rows
 from moejax.types import Batch
 
 Stream = Callable[[int], Batch]  # the batch of a step: random access, so a resumed run sees the same batches
-
-
-class Rows(Protocol):
-    """Rows that can be read in any order."""
-
-    def __len__(self) -> int: ...
-
-    def take(self, index: np.ndarray) -> Batch:
-        """The batch of these rows, in this order, in numpy arrays."""
-        ...
 
 
 @dataclass(frozen=True, eq=False)

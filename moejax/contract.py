@@ -12,6 +12,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
+import numpy as np
+
 from moejax.adapted import Adapted
 from moejax.experts.bank import Bank
 from moejax.experts.pool import Pool
@@ -25,19 +27,16 @@ class Rows(Protocol):
 
     def __len__(self) -> int: ...
 
-    def take(self, index: Any) -> Batch:
-        """The batch of these rows, in this order."""
+    def take(self, index: np.ndarray) -> Batch:
+        """The batch of these rows, in this order, in numpy arrays."""
         ...
 
 
-class Split(Protocol):
+class Split(NamedTuple):
     """The two splits of a grant."""
 
-    @property
-    def train(self) -> Rows: ...
-
-    @property
-    def validation(self) -> Rows: ...
+    train: Rows
+    validation: Rows
 
 
 class Grants(Protocol):
