@@ -8,15 +8,15 @@ from difflib import get_close_matches
 from importlib import import_module
 from typing import Any
 
+from moejax.survey import CARDS
+from moejax.types import UserError
+
 TABLE: dict[str, str] = {}
 
 
 def load(name: str) -> Any:
     """The `Method` of this name. Raises UserError for a name that the table lacks, with the nearest one."""
     if name not in TABLE:
-        from moejax.survey import CARDS
-        from moejax.types import UserError
-
         near = get_close_matches(name, TABLE, 1)
         if name in CARDS:
             why = f"method {name!r} is in the survey (section 3.{CARDS[name].number}) but not built here"

@@ -1,0 +1,1 @@
+"""The subcommands of `python -m moejax`: one module each, with `main(argv)`."""
