@@ -20,7 +20,7 @@ class AccessDenied(Exception):
     """A method asked for data or extras that its card does not grant."""
 
 
-class NotApplicable(Exception):
+class NotApplicable(UserError):
     """A method cannot be used with this pool: one sentence that names what is missing."""
 
 

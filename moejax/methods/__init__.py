@@ -1,4 +1,4 @@
-"""The methods: one file each, under the contract of `base.py`.
+"""The methods: one file each, under the contract of `contract.py`.
 
 `TABLE` says which there are: the name of a method and the module that holds it as `METHOD`. Modules are
 imported on demand, so that listing the methods stays quick. To add a method, add its file and its line here.
@@ -11,7 +11,18 @@ from typing import Any
 from moejax.survey import CARDS
 from moejax.types import UserError
 
-TABLE: dict[str, str] = {}
+TABLE: dict[str, str] = {
+    "arrow": "moejax.methods.arrow",
+    "average_activation": "moejax.methods.average_activation",
+    "base": "moejax.methods.bare",
+    "best_single": "moejax.methods.best_single",
+    "multitask": "moejax.methods.multitask",
+    "own_expert": "moejax.methods.own_expert",
+    "phatgoose": "moejax.methods.phatgoose",
+    "task_arithmetic": "moejax.methods.task_arithmetic",
+    "token_gate": "moejax.methods.token_gate",
+    "uniform": "moejax.methods.uniform",
+}
 
 
 def load(name: str) -> Any:

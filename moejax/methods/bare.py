@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from moejax.adapted import Adapted
 from moejax.contract import Method
 from moejax.models.base import Base
-from moejax.taxonomy import Card, Paper
+from moejax.taxonomy import Card
 
 
 @dataclass(frozen=True)
@@ -18,4 +18,4 @@ def adapt(config: Config, base: Base) -> Adapted:
     return Adapted(base.model)
 
 
-METHOD = Method(Card("base", "Base model", paper=Paper("", 0), open=True), Config, adapt)
+METHOD = Method(Card("base", "Base model", open=True), Config, adapt)

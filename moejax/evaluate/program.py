@@ -1,0 +1,66 @@
+"""The compiled program that answers test rows, and what it costs beside the bare base's."""
+
+import time
+from collections.abc import Callable, Sequence
+from statistics import median
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Int
+
+from moejax.adapted import Adapted, score
+from moejax.contract import Rows
+from moejax.train.rows import batches
+from moejax.types import Batch, PyTree
+
+
+def _best(arrays: PyTree, batch: Batch, *, adapted: Adapted) -> Int[Array, "b"]:
+    return jnp.argmax(score(adapted, arrays, batch)[0], axis=1)
+
+
+best = jax.jit(_best, static_argnames="adapted")
+"""Position of the best choice of each row; compiled once for each (adapted, shapes)."""
+
+
+def answers(adapted: Adapted, arrays: PyTree, rows: Rows, size: int) -> Int[np.ndarray, "n"]:
+    """The best choice of every row; batches are sent to the device ahead of their results being read."""
+    found = [(best(arrays, batch, adapted=adapted), real) for batch, real in batches(rows, size)]
+    return np.concatenate([np.asarray(part)[:real] for part, real in found])
+
+
+class Cost(NamedTuple):
+    """Of one batch: seconds, and bytes beyond the arguments, both beside the bare base's."""
+
+    time: float
+    memory: float
+
+
+def cost(
+    adapted: Adapted, arrays: PyTree, bare: Adapted, bare_arrays: PyTree, batch: Batch, rounds: int = 3
+) -> Cost:
+    """Ratios to the bare base on one batch: median time of interleaved rounds, and compiled temporary memory."""
+    programs = [_compiled(adapted, arrays, batch), _compiled(bare, bare_arrays, batch)]
+    calls: Sequence[Callable] = [
+        lambda p=p, a=a: jax.block_until_ready(p(a, batch))
+        for p, a in zip(programs, (arrays, bare_arrays), strict=True)
+    ]
+    for call in calls:
+        call()
+    ratios = []
+    for _ in range(rounds):
+        mine, theirs = (_timed(call) for call in calls)
+        ratios.append(mine / theirs)
+    memory = [program.memory_analysis().temp_size_in_bytes for program in programs]
+    return Cost(median(ratios), memory[0] / max(memory[1], 1))
+
+
+def _compiled(adapted: Adapted, arrays: PyTree, batch: Batch) -> jax.stages.Compiled:
+    return best.lower(arrays, batch, adapted=adapted).compile()
+
+
+def _timed(call: Callable) -> float:
+    start = time.perf_counter()
+    call()
+    return time.perf_counter() - start

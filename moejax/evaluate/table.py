@@ -1,0 +1,103 @@
+"""The table: methods grouped by what each was allowed to see, on a terminal or as Markdown."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from moejax.evaluate.compare import SIGHT
+
+DASH = "–"
+
+
+def columns(results: Mapping[str, Any]) -> list[str]:
+    """Names of the columns: the method, each split and group with its interval, and the costs."""
+    heads = [f"{split} {group}".strip() for split, group in _cells(results)]
+    return ["method", *(h for head in heads for h in (head, "± uniform")), "trained", "fit s", "time", "memory"]
+
+
+def lines(results: Mapping[str, Any]) -> Iterator[tuple[str, list[list[str]]]]:
+    """(what the group saw, its rows as text), in the order of `SIGHT`."""
+    for number, (sight, _) in enumerate(SIGHT):
+        rows = [_line(row, results) for row in results["rows"] if row["sight"] == number]
+        if rows:
+            yield sight, rows
+
+
+def _cells(results: Mapping[str, Any]) -> list[tuple[str, str]]:
+    groups = results["groups"]
+    return [(split, group) for split in ("held-in", "held-out") for group in groups]
+
+
+def _line(row: Mapping[str, Any], results: Mapping[str, Any]) -> list[str]:
+    if "not_applicable" in row:
+        return [row["label"], row["not_applicable"]]
+    text = [row["label"]]
+    for split, group in _cells(results):
+        cell = (row[split.replace("-", "_")] or {}).get(group)
+        if cell is None:
+            text += [DASH, ""]
+            continue
+        against = cell["against_uniform"]
+        text += [points(cell["balanced_accuracy"]), "" if row["label"] == "uniform" else interval(against)]
+    cost = row["cost"]
+    return text + [count(cost["trained"]), f"{cost['fit_seconds']:.0f}", f"{cost['time']:.2f}×", f"{cost['memory']:.2f}×"]
+
+
+def points(share: float) -> str:
+    """A share as the field prints it: .873."""
+    return f"{share:.3f}".lstrip("0") if share < 1 else "1.00"
+
+
+def interval(against: Mapping[str, float]) -> str:
+    """A difference and its interval in points: +3.1 [+1.0, +5.2]."""
+    gap, low, high = (100 * against[name] for name in ("difference", "low", "high"))
+    return f"{gap:+.1f} [{low:+.1f}, {high:+.1f}]"
+
+
+def count(number: int) -> str:
+    """A number of parameters in short: 1.2M."""
+    for size, unit in ((1e6, "M"), (1e3, "k")):
+        if number >= size:
+            return f"{number / size:.1f}{unit}"
+    return str(number)
+
+
+def show(results: Mapping[str, Any], console: Console | None = None) -> None:
+    """Print the table on a terminal; the names in it are escaped."""
+    console = console or Console()
+    heads = columns(results)
+    table = Table(title=escape(results["title"]), header_style="bold", title_justify="left")
+    for i, head in enumerate(heads):
+        table.add_column(head, justify="left" if i == 0 else "right", no_wrap=True)
+    for sight, rows in lines(results):
+        table.add_section()
+        table.add_row(f"[dim]sees {sight}[/dim]")
+        for row in rows:
+            table.add_row(*map(escape, row))
+    console.print(table)
+    console.print(escape(note(results)))
+
+
+def note(results: Mapping[str, Any]) -> str:
+    """What the numbers are."""
+    return (
+        "Balanced accuracy, mean over tasks; ± uniform: accuracy against the uniform merge in points, paired bootstrap "
+        "95% interval; time and memory of one batch beside the bare base."
+    )
+
+
+def markdown(results: Mapping[str, Any]) -> str:
+    """The table as Markdown."""
+    heads = columns(results)
+    text = [_row(heads), _row(["---"] + ["---:"] * (len(heads) - 1))]
+    for sight, rows in lines(results):
+        text.append(_row([f"*sees {sight}*"] + [""] * (len(heads) - 1)))
+        text += [_row(row + [""] * (len(heads) - len(row))) for row in rows]
+    return "\n".join(text) + "\n"
+
+
+def _row(cells: Sequence[str]) -> str:
+    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
