@@ -1,6 +1,7 @@
 """One transformer block for every base, its scanned stack, and the cutting of stacked parameters."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -39,7 +40,8 @@ def stacked(config: BlockConfig, remat: bool) -> nn.Module:
     Every collection rides the layer axis, so that collections the base never heard of reach the blocks.
     """
     body = nn.remat(Block, prevent_cse=False) if remat else Block
-    scan = nn.scan(body, variable_axes={True: 0}, split_rngs={"params": True}, in_axes=(nn.broadcast, 0))
+    axes: Any = (nn.broadcast, 0)  # ctx for all, one number of `layers` for each
+    scan = nn.scan(body, variable_axes={True: 0}, split_rngs={"params": True}, in_axes=axes)
     return scan(config)
 
 
@@ -47,9 +49,12 @@ def slice_layers(tree: PyTree, lo: int, hi: int) -> PyTree:
     """Cut every sub-tree named "layers" to rows lo .. hi - 1; takes `params` as well as `{"params": params}`.
 
     With it `model.apply(slice_layers(variables, lo, hi), stream, ctx, jnp.arange(lo, hi), method="part")`
-    runs those layers alone.
+    runs those layers alone, bit-equal in float32 to the full run (for batches of toy size, XLA may compile
+    a single layer otherwise than a scanned one: seen 1e-6 at 21 tokens of width 32).
     """
     if not isinstance(tree, Mapping):
         return tree
-    cut = lambda leaf: leaf[lo:hi]  # noqa: E731
-    return {k: jax.tree.map(cut, v) if k == "layers" else slice_layers(v, lo, hi) for k, v in tree.items()}
+    return {
+        name: jax.tree.map(lambda leaf: leaf[lo:hi], sub) if name == "layers" else slice_layers(sub, lo, hi)
+        for name, sub in tree.items()
+    }

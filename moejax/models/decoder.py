@@ -52,7 +52,7 @@ def empty_cache(config: DecoderConfig, rows: int, slots: int) -> Cache:
 
 
 class Decoder(nn.Module):
-    """Word embedding, pre-norm blocks with rotary positions, a last RMSNorm and a head (Touvron et al. 2023)."""
+    """Word embedding, pre-norm blocks with rotary positions, RMSNorm and a head (Touvron et al. 2023)."""
 
     config: DecoderConfig
 
@@ -67,7 +67,7 @@ class Decoder(nn.Module):
     def start(
         self, tokens: Int[Array, "b t"], mask: Bool[Array, "b t"], cache: Cache | None = None
     ) -> tuple[Float[Array, "b t d"], Context]:
-        """What enters layer 0, and the context of all layers; with a cache, the tokens stand at `cache.at`."""
+        """What enters layer 0, and the context of all layers; the tokens stand at `cache.at`."""
         return self.embed(tokens), context(mask, causal=True, window=self.config.window, cache=cache)
 
     def part(self, stream: Stream, ctx: Context, layers: Int[Array, "l"]) -> Stream:

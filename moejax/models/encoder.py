@@ -1,6 +1,7 @@
 """A bidirectional post-norm encoder: BERT, MiniLM."""
 
 from dataclasses import dataclass
+from functools import partial
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -14,7 +15,10 @@ from moejax.types import UserError
 
 @dataclass(frozen=True)
 class EncoderConfig:
-    """Sizes of a BERT-like encoder; `positions` is the longest text, `types` the segment kinds."""
+    """Sizes of a BERT-like encoder; `positions` is the longest text, `types` the segment kinds.
+
+    `temperature` divides the cosine between a text and a label: the base's own head.
+    """
 
     vocab: int
     width: int
@@ -27,6 +31,7 @@ class EncoderConfig:
     eps: float = 1e-12
     dtype: str = "float32"
     remat: bool = True
+    temperature: float = 0.05
 
     @property
     def block(self) -> BlockConfig:
@@ -46,7 +51,7 @@ class Encoder(nn.Module):
 
     def setup(self):
         c, dtype = self.config, jnp.dtype(self.config.dtype)
-        table = lambda rows: nn.Embed(rows, c.width, dtype=dtype, param_dtype=dtype)  # noqa: E731
+        table = partial(nn.Embed, features=c.width, dtype=dtype, param_dtype=dtype)
         self.embed, self.position, self.type = table(c.vocab), table(c.positions), table(c.types)
         self.embed_norm = make_norm("layer", c.eps, c.dtype)
         self.layers = stacked(c.block, c.remat)
@@ -61,9 +66,8 @@ class Encoder(nn.Module):
         if cache is not None:
             raise ValueError("an encoder keeps no cache: every token sees every other")
         if tokens.shape[1] > self.config.positions:
-            raise UserError(
-                f"a text of {tokens.shape[1]} tokens was given to an encoder of {self.config.positions} positions: cut it"
-            )
+            given, most = tokens.shape[1], self.config.positions
+            raise UserError(f"a text of {given} tokens is too long for {most} positions: cut the text")
         ctx = context(mask, causal=False)
         x = self.embed(tokens) + self.type(jnp.zeros_like(tokens)) + self.position(ctx.positions)
         return self.embed_norm(x), ctx

@@ -61,8 +61,8 @@ class BlockConfig:
 
 def make_norm(kind: str, eps: float, dtype: str) -> nn.Module:
     """LayerNorm or RMSNorm, statistics in float32, result in `dtype`."""
-    kwargs = {"epsilon": eps, "dtype": jnp.dtype(dtype), "param_dtype": jnp.dtype(dtype), "use_fast_variance": False}
-    return nn.LayerNorm(**kwargs) if kind == "layer" else nn.RMSNorm(**kwargs)
+    made = nn.LayerNorm if kind == "layer" else nn.RMSNorm
+    return made(eps, dtype=jnp.dtype(dtype), param_dtype=jnp.dtype(dtype), use_fast_variance=False)
 
 
 def make_dense(features: int, bias: bool, dtype: str) -> nn.Dense:
@@ -86,7 +86,8 @@ def rotate(
     x: Float[Array, "b t h dh"], positions: Int[Array, "b t"], rotary: Rotary
 ) -> Float[Array, "b t h dh"]:
     """Turn pairs (i, i + dh/2) of each head by position times frequency; angles in float32, x's dtype out."""
-    angles = positions[:, :, None, None].astype(jnp.float32) * frequencies(rotary, x.shape[-1])[None, None, None]
+    steps = frequencies(rotary, x.shape[-1])[None, None, None]
+    angles = positions[:, :, None, None].astype(jnp.float32) * steps
     cos, sin = jnp.cos(angles), jnp.sin(angles)
     left, right = jnp.split(x.astype(jnp.float32), 2, axis=-1)
     turned = jnp.concatenate([left * cos - right * sin, right * cos + left * sin], axis=-1)
@@ -109,8 +110,8 @@ class Attention(nn.Module):
         self, x: Float[Array, "b t d"], ctx: Context, layer: Int[Array, ""], cache: Cache | None
     ) -> tuple[Float[Array, "b t d"], Cache | None]:
         """softmax(q k^T / sqrt(dh)) v over the slots that `ctx.mask` shows; softmax in float32."""
-        heads = lambda y: y.reshape(*y.shape[:2], -1, self.config.head_dim)  # noqa: E731
-        q, k, v = heads(self.q(x)), heads(self.k(x)), heads(self.v(x))
+        heads = (*x.shape[:2], -1, self.config.head_dim)
+        q, k, v = (site(x).reshape(heads) for site in (self.q, self.k, self.v))
         if self.config.rotary is not None:
             q = rotate(q, ctx.positions, self.config.rotary)
             k = rotate(k, ctx.positions, self.config.rotary)
@@ -122,7 +123,10 @@ class Attention(nn.Module):
 
 
 def _write(
-    store: Float[Array, "l b s g dh"], new: Float[Array, "b t g dh"], layer: Int[Array, ""], at: Int[Array, ""]
+    store: Float[Array, "l b s g dh"],
+    new: Float[Array, "b t g dh"],
+    layer: Int[Array, ""],
+    at: Int[Array, ""],
 ) -> Float[Array, "l b s g dh"]:
     return jax.lax.dynamic_update_slice(store, new[None].astype(store.dtype), (layer, 0, at, 0, 0))
 

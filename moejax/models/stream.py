@@ -23,7 +23,7 @@ class Cache(NamedTuple):
 
 
 class Stream(NamedTuple):
-    """What a block takes and gives back: activations `x` Float[b, t, d], and the cache (None: not caching)."""
+    """What a block takes and gives back: activations `x` Float[b, t, d], and the cache if there is one."""
 
     x: Float[Array, "b t d"]
     cache: Cache | None = None
@@ -69,6 +69,11 @@ def _marked(cache: Cache, mask: Bool[Array, "b t"]) -> Bool[Array, "b s"]:
 def advance(cache: Cache | None, mask: Bool[Array, "b t"]) -> Cache | None:
     """The cache after `mask.shape[1]` tokens were written: their slots marked, `at` moved on."""
     return None if cache is None else cache._replace(valid=_marked(cache, mask), at=cache.at + mask.shape[1])
+
+
+def last(mask: Bool[Array, "b t"]) -> Int[Array, "b"]:
+    """Place of each row's last real token (the end of the row where there is none)."""
+    return mask.shape[1] - 1 - jnp.argmax(mask[:, ::-1], axis=1)
 
 
 def tile(tree: PyTree, n: int) -> PyTree:

@@ -1,0 +1,68 @@
+"""A base model as a record: module, parameters, names of its linears, fingerprint, tokenizer on demand."""
+
+import hashlib
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Literal
+
+import flax.linen as nn
+import numpy as np
+
+from moejax.models.families import canonical
+from moejax.types import PyTree
+
+
+@dataclass(frozen=True, eq=False)
+class Base:
+    """What experts are trained on and routed over.
+
+    model         Encoder(config) or Decoder(config): hashable by value, a static argument
+    params        Linen parameters, those of the layers stacked under "layers" on a leading axis
+    fingerprint   of the parameters under their Hugging Face names
+    sites         Hugging Face module name -> (path, layer) of each linear that an expert may adapt
+    shapes        path -> (in, out)
+    read_tokenizer  called once, at the first use of `tokenizer`
+    folder        where it was read
+    labels        encoder: label vectors that `Batch.choices` points into
+    """
+
+    model: nn.Module
+    params: PyTree
+    fingerprint: str
+    sites: dict[str, tuple[str, int]]
+    shapes: dict[str, tuple[int, int]]
+    read_tokenizer: Callable[[], Any] | None = None
+    folder: str | None = None
+    labels: Any = None
+
+    @property
+    def layers(self) -> int:
+        """Number of blocks."""
+        return self.model.config.layers  # pyright: ignore[reportAttributeAccessIssue]
+
+    @property
+    def kind(self) -> Literal["encoder", "decoder"]:
+        """encoder: gives sentence vectors; decoder: predicts tokens."""
+        return "decoder" if hasattr(self.model, "head") else "encoder"
+
+    @cached_property
+    def tokenizer(self) -> Any:
+        """The tokenizer of the base's folder, None without one. Raises UserError if it cannot be read."""
+        return None if self.read_tokenizer is None else self.read_tokenizer()
+
+
+def fingerprint(tensors: Mapping[str, np.ndarray] | Iterable[tuple[str, np.ndarray]]) -> str:
+    """sha256 over the parameters by Hugging Face name: sorted names, shapes, values as float32.
+
+    Order, shards, a wider file dtype, the prefix of a wrapping class ("bert.", "model.") and buffers
+    (position_ids) change nothing. Takes a mapping, or pairs one at a time: no two need be in memory.
+    """
+    pairs: Iterable[tuple[str, Any]] = tensors.items() if isinstance(tensors, Mapping) else tensors  # type: ignore[assignment]
+    lines = [_line(name, values) for full, values in pairs if (name := canonical(full)) is not None]
+    return hashlib.sha256("\n".join(sorted(lines)).encode()).hexdigest()
+
+
+def _line(name: str, values: np.ndarray) -> str:
+    data = np.ascontiguousarray(values, dtype="<f4")
+    return f"{name} {list(data.shape)} {hashlib.sha256(data.tobytes()).hexdigest()}"

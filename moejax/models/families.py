@@ -1,0 +1,102 @@
+"""Model families as data: how a Hugging Face config and its tensor names map onto ours.
+
+A family is a row of FAMILIES. NAMES maps a module's path to its Hugging Face name, `{}` for the layer.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+REQUIRED = object()
+
+ENCODER_NAMES = {
+    "embed": "embeddings.word_embeddings",
+    "position": "embeddings.position_embeddings",
+    "type": "embeddings.token_type_embeddings",
+    "embed_norm": "embeddings.LayerNorm",
+    "layers/attn/q": "encoder.layer.{}.attention.self.query",
+    "layers/attn/k": "encoder.layer.{}.attention.self.key",
+    "layers/attn/v": "encoder.layer.{}.attention.self.value",
+    "layers/attn/o": "encoder.layer.{}.attention.output.dense",
+    "layers/attn_join/norm": "encoder.layer.{}.attention.output.LayerNorm",
+    "layers/mlp/up": "encoder.layer.{}.intermediate.dense",
+    "layers/mlp/down": "encoder.layer.{}.output.dense",
+    "layers/mlp_join/norm": "encoder.layer.{}.output.LayerNorm",
+}
+DECODER_NAMES = {
+    "embed": "model.embed_tokens",
+    "norm": "model.norm",
+    "lm_head": "lm_head",
+    "layers/attn_norm": "model.layers.{}.input_layernorm",
+    "layers/attn/q": "model.layers.{}.self_attn.q_proj",
+    "layers/attn/k": "model.layers.{}.self_attn.k_proj",
+    "layers/attn/v": "model.layers.{}.self_attn.v_proj",
+    "layers/attn/o": "model.layers.{}.self_attn.o_proj",
+    "layers/mlp_norm": "model.layers.{}.post_attention_layernorm",
+    "layers/mlp/gate": "model.layers.{}.mlp.gate_proj",
+    "layers/mlp/up": "model.layers.{}.mlp.up_proj",
+    "layers/mlp/down": "model.layers.{}.mlp.down_proj",
+}
+NAMES = {"encoder": ENCODER_NAMES, "decoder": DECODER_NAMES}
+LEAVES = {"kernel": "weight", "scale": "weight", "embedding": "weight", "bias": "bias"}
+PREFIXES = ("bert.", "model.")
+BUFFERS = ("position_ids", "inv_freq")
+OLD_LEAVES = {"gamma": "weight", "beta": "bias"}
+
+
+def canonical(name: str) -> str | None:
+    """A tensor's Hugging Face name without the prefix of a wrapping class; None for buffers."""
+    head, _, leaf = name.rpartition(".")
+    if leaf in BUFFERS:
+        return None
+    name = f"{head}.{OLD_LEAVES.get(leaf, leaf)}" if head else leaf
+    return next((name.removeprefix(p) for p in PREFIXES if name.startswith(p)), name)
+
+
+@dataclass(frozen=True)
+class Family:
+    """fields: ours -> (theirs, default); fixed: ours -> value; only: theirs -> the one value known here."""
+
+    kind: Literal["encoder", "decoder"]
+    fields: dict[str, tuple[str, Any]]
+    fixed: dict[str, Any] = field(default_factory=dict)
+    only: dict[str, Any] = field(default_factory=dict)
+
+
+_BERT = {
+    "vocab": ("vocab_size", REQUIRED),
+    "width": ("hidden_size", REQUIRED),
+    "layers": ("num_hidden_layers", REQUIRED),
+    "heads": ("num_attention_heads", REQUIRED),
+    "hidden": ("intermediate_size", REQUIRED),
+    "positions": ("max_position_embeddings", 512),
+    "types": ("type_vocab_size", 2),
+    "activation": ("hidden_act", "gelu"),
+    "eps": ("layer_norm_eps", 1e-12),
+}
+_LLAMA = {
+    "vocab": ("vocab_size", REQUIRED),
+    "width": ("hidden_size", REQUIRED),
+    "layers": ("num_hidden_layers", REQUIRED),
+    "heads": ("num_attention_heads", REQUIRED),
+    "kv_heads": ("num_key_value_heads", None),
+    "hidden": ("intermediate_size", REQUIRED),
+    "head_dim": ("head_dim", None),
+    "activation": ("hidden_act", "silu"),
+    "eps": ("rms_norm_eps", 1e-6),
+    "tied": ("tie_word_embeddings", False),
+}
+_LLAMA_BIAS = {
+    "qkv_bias": ("attention_bias", False),
+    "out_bias": ("attention_bias", False),
+    "mlp_bias": ("mlp_bias", False),
+}
+_MISTRAL = {"kv_heads": ("num_key_value_heads", 8), "window": ("sliding_window", 4096)}
+FAMILIES = {
+    "bert": Family(
+        "encoder", _BERT,
+        only={"position_embedding_type": "absolute", "is_decoder": False, "add_cross_attention": False},
+    ),
+    "llama": Family("decoder", _LLAMA | _LLAMA_BIAS),
+    "mistral": Family("decoder", _LLAMA | _MISTRAL),
+    "qwen2": Family("decoder", _LLAMA, fixed={"qkv_bias": True}, only={"use_sliding_window": False}),
+}  # fmt: skip
