@@ -4,7 +4,7 @@ Append, drop and user masks change values, never shapes: nothing compiles again.
 """
 
 from collections.abc import Collection, Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -22,7 +22,7 @@ Index = int | Int[Array, ""]
 class Stack(NamedTuple):
     """One path's experts, all adapted layers. Ranks below r are padded with zeros; scale is 0 where absent.
 
-    a [s, e, r, d], b [s, e, r, f], scale [s, e], present [s, e] bool; slot [l]: a layer's index into s, -1: none
+    a [s, e, r, d], b [s, e, r, f], scale [s, e], present [s, e]; slot [l]: a layer's index into s, or -1
     """
 
     a: Float[Array, "s e r d"]
@@ -74,14 +74,12 @@ def stack(
             raise UserError(f"the base has no site {path!r}: it has {', '.join(sorted(shapes))}")
         d, f = shapes[path]
         s = int(slots[path].max()) + 1
-        sites[path] = Stack(
-            np.zeros((s, capacity, rank, d), np.float32),
-            np.zeros((s, capacity, rank, f), np.float32),
-            np.zeros((s, capacity), np.float32),
-            np.zeros((s, capacity), bool),
-            slots[path],
-        )
-    bank = Bank(sites, np.arange(capacity) < len(experts))  # type: ignore[arg-type]  # numpy while being filled
+        wide = ((s, capacity, rank, d), (s, capacity, rank, f), (s, capacity), (s, capacity))
+        dtypes = (np.float32, np.float32, np.float32, bool)
+        leaves: Any = [np.zeros(shape, dtype) for shape, dtype in zip(wide, dtypes, strict=True)]
+        sites[path] = Stack(*leaves, slot=slots[path])
+    alive: Any = np.arange(capacity) < len(experts)
+    bank = Bank(sites, alive)  # numpy while it is being filled
     for i, expert in enumerate(experts):
         for path, line in row(bank, expert).items():
             for leaf, value in zip(sites[path], line, strict=False):
@@ -107,7 +105,7 @@ def _slots(experts, layers, where):
 
 
 def row(bank: Bank, expert: Expert) -> dict[str, Row]:
-    """An expert laid out as a row of the bank, on the host. Raises UserError when the bank has no room for it."""
+    """An expert laid out as a row of the bank, on the host. Raises UserError when it does not fit."""
     rows = {}
     for path, stack in bank.sites.items():
         (s, _, r, d), f = stack.a.shape, stack.b.shape[-1]
@@ -206,7 +204,7 @@ def _rank(a: np.ndarray, b: np.ndarray) -> int:
 
 
 def check(bank: Bank) -> None:
-    """Raise UserError, one sentence, when shapes disagree, a value is not finite or a slot is out of range."""
+    """Raise UserError when shapes disagree, a value is not finite or a slot is out of range."""
     for path, stack in bank.sites.items():
         (s, e, r, _), slot = stack.a.shape, np.asarray(stack.slot)
         here = f"the bank at {path!r}"

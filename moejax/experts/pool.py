@@ -1,0 +1,197 @@
+"""A pool: experts by name, in one bank, with what else they carry behind permissions."""
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from moejax.experts import bank as banks
+from moejax.experts import extras as extras_
+from moejax.experts.bank import Bank
+from moejax.experts.content_hash import content_hash
+from moejax.experts.expert import Expert, SiteKey
+from moejax.experts.folder import check_names, closest
+from moejax.experts.read import read
+from moejax.experts.report import LoadReport, compare
+from moejax.types import AccessDenied, NotApplicable, UserError
+
+
+@dataclass(frozen=True, eq=False)
+class Pool:
+    """names[i] is the expert in expert slot i of the bank; further slots are free.
+
+    sites: Hugging Face module -> (path, layer). folders: where extras are read from, None: nowhere.
+    held: expert -> extra -> value in memory, before the folder. allowed: the extras that may be read.
+    """
+
+    names: tuple[str, ...]
+    infos: tuple[dict[str, Any], ...]
+    bank: Bank
+    sites: Mapping[str, SiteKey]
+    folders: tuple[Path | None, ...]
+    held: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    allowed: frozenset[str] = frozenset()
+
+    def index(self, name: str) -> int:
+        """The expert slot of a name. Raises UserError when there is no such expert."""
+        if name not in self.names:
+            raise UserError(f"the pool has no expert {name!r}{closest(name, self.names)}")
+        return self.names.index(name)
+
+    def allow(self, *extras: str) -> "Pool":
+        """The same pool, with exactly these extras open to reading."""
+        return replace(self, allowed=frozenset(extras))
+
+    def lacking(self, extra: str) -> tuple[str, ...]:
+        """The experts without this extra; says nothing of its content, so needs no permission."""
+        return tuple(
+            name
+            for name, folder in zip(self.names, self.folders, strict=True)
+            if extra not in self.held.get(name, {}) and (folder is None or extra not in extras_.names(folder))
+        )
+
+    def extra(self, extra: str) -> tuple[Any, ...]:
+        """One value an expert, in the order of `names`, read now.
+
+        Raises AccessDenied when it is not allowed, NotApplicable when an expert lacks it.
+        """
+        if extra not in self.allowed:
+            raise AccessDenied(f"the extra {extra!r} was read, but only {sorted(self.allowed)} are granted")
+        lacking = self.lacking(extra)
+        if lacking:
+            raise NotApplicable(f"{lacking[0]} has no {extra}: its contributor must provide it")
+        slots = slots_of(self.bank)
+        return tuple(
+            self.held[name][extra]
+            if extra in self.held.get(name, {})
+            else extras_.read(folder, extra, self.sites, slots)  # type: ignore[arg-type]  # None is lacking
+            for name, folder in zip(self.names, self.folders, strict=True)
+        )
+
+    def stacked_extra(self, extra: str) -> dict[str, Float[Array, "s e ..."]]:
+        """An extra by site, stacked along the bank: path -> [s, e, ...], zero where an expert is absent."""
+        values = self.extra(extra)
+        stacked = {}
+        for path, stack in self.bank.sites.items():
+            found = {i: np.asarray(value[path]) for i, value in enumerate(values) if path in value}
+            shapes = {value.shape[1:] for value in found.values()}
+            if len(shapes) > 1:
+                raise UserError(f"the experts' {extra} at {path!r} differ in shape: {sorted(shapes)}")
+            if not found:
+                continue
+            present = np.asarray(stack.present)
+            whole = np.zeros(present.shape + shapes.pop(), np.float32)
+            for i, value in found.items():
+                whole[present[:, i], i] = value[present[:, i]]
+            stacked[path] = jnp.asarray(whole)
+        return stacked
+
+    def with_extras(self, extras: Mapping[str, Mapping[str, Any]]) -> "Pool":
+        """The pool with more extras in memory: expert -> extra -> value."""
+        for name in extras:
+            self.index(name)
+        held = {name: {**self.held.get(name, {}), **extras.get(name, {})} for name in self.names}
+        return replace(self, held=held)
+
+    def save_extras(self, root: str | Path) -> None:
+        """Write the extras in memory into the experts' folders `root/NAME`."""
+        for name, values in self.held.items():
+            if values:
+                own = self._own(self.index(name))
+                extras_.write(Path(root) / name, values, self.sites, slots_of(self.bank), own)
+
+    def _own(self, i: int) -> set[SiteKey]:
+        """The sites that the expert in slot i adapts."""
+        present = {path: np.asarray(stack.present[:, i]) for path, stack in self.bank.sites.items()}
+        return {
+            (path, layer)
+            for path, slots in slots_of(self.bank).items()
+            for layer, slot in enumerate(slots)
+            if slot >= 0 and present[path][slot]
+        }
+
+    def take(self, names: Sequence[str]) -> "Pool":
+        """The pool of these experts, in this order, without free slots."""
+        index = [self.index(name) for name in names]
+        return replace(
+            self,
+            names=tuple(names),
+            infos=tuple(self.infos[i] for i in index),
+            bank=banks.take(self.bank, index),
+            folders=tuple(self.folders[i] for i in index),
+            held={name: self.held[name] for name in names if name in self.held},
+        )
+
+    def append(self, expert: Expert, folder: Path | None = None) -> "Pool":
+        """The pool with one more expert in its first free slot, same shapes. Raises UserError when full."""
+        check_names((*self.names, expert.name))
+        if expert.name in self.names:
+            raise UserError(f"the pool has an expert {expert.name!r} already: rename the new one")
+        place = len(self.names)
+        if place == banks.size(self.bank):
+            raise UserError(f"the pool is full with {place} experts: read it with a larger capacity")
+        return replace(
+            self,
+            names=(*self.names, expert.name),
+            infos=(*self.infos, expert.info | {"hash": content_hash(expert.loras)}),
+            bank=banks.append(self.bank, expert, jnp.int32(place)),
+            folders=(*self.folders, folder),
+        )
+
+
+def slots_of(bank: Bank) -> dict[str, np.ndarray]:
+    """path -> slot [l], on the host."""
+    return {path: np.asarray(stack.slot) for path, stack in bank.sites.items()}
+
+
+def pool_of(
+    experts: Sequence[Expert],
+    sites: Mapping[str, SiteKey],
+    shapes: Mapping[str, tuple[int, int]],
+    layers: int,
+    *,
+    folders: Sequence[Path | None] | None = None,
+    capacity: int | None = None,
+    rank: int | None = None,
+    where: Mapping[str, Collection[int]] | None = None,
+) -> Pool:
+    """A pool of experts in memory; capacity, rank and where as in `bank.stack`."""
+    names = tuple(expert.name for expert in experts)
+    check_names(names)
+    if len(set(names)) < len(names):
+        raise UserError(f"two experts are named {max(names, key=names.count)!r}: rename one")
+    bank = banks.stack(experts, shapes, layers, capacity, rank, where)
+    infos = tuple(expert.info | {"hash": content_hash(expert.loras)} for expert in experts)
+    return Pool(names, infos, bank, sites, tuple(folders or [None] * len(names)))
+
+
+def read_pool(
+    folder: str | Path,
+    sites: Mapping[str, SiteKey],
+    shapes: Mapping[str, tuple[int, int]],
+    layers: int,
+    fingerprint: str | None,
+    capacity: int | None = None,
+    rank: int | None = None,
+    allow_base_mismatch: bool = False,
+) -> tuple[Pool, tuple[LoadReport, ...]]:
+    """All experts of `folder`, one a sub-folder, sorted by name; hidden ones are passed over.
+
+    Raises UserError as `read` does, and on an empty folder or names that differ only in case.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise UserError(f"{folder}: no such folder of experts")
+    found = sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+    if not found:
+        raise UserError(f"{folder}: no expert in it: each is a sub-folder with adapter_config.json")
+    check_names(path.name for path in found)
+    loaded = [read(path, sites, shapes, fingerprint, allow_base_mismatch) for path in found]
+    pool = pool_of(
+        [expert for expert, _ in loaded], sites, shapes, layers, folders=found, capacity=capacity, rank=rank
+    )
+    return pool, compare([report for _, report in loaded], [info["hash"] for info in pool.infos])
