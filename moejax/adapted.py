@@ -1,7 +1,7 @@
-"""The adapted model: a base, places on it, and arrays. Everything static is a value, everything else an argument.
+"""The adapted model: a base, places on it, and arrays. What is static is a value, all else is an argument.
 
-`arrays` is one pytree {"params", "bank", "router", "labels"}: base parameters, experts, the method's own leaves,
-and, for an encoder, the label vectors that `Batch.choices` points into.
+`arrays` is one pytree {"params", "bank", "router", "labels"}: base parameters, experts, the method's own
+leaves, and, for an encoder, the label vectors that `Batch.choices` points into.
 """
 
 from collections.abc import Callable
@@ -13,12 +13,13 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from moejax.joint import HELD, RECORDS, Places, joined
+from moejax.joint import Places, joined
 from moejax.models.block import slice_layers
 from moejax.models.decoder import empty_cache
 from moejax.models.pooling import sentence
 from moejax.models.stream import Cache, Stream, advance
 from moejax.routing.select import FAR
+from moejax.site import HELD, RECORDS
 from moejax.types import Batch, PRNGKey, PyTree, Weights
 
 
@@ -59,8 +60,8 @@ def run(
 ) -> Ran:
     """One forward through the base and its places; `held` from prefill is read, not computed again.
 
-    Parameters of the upper layers alone (`slice_layers(params, lowest, l)`) run those alone, from `batch.prefix`,
-    the activations that enter layer `lowest`.
+    Parameters of the upper layers alone (`slice_layers(params, lowest, l)`) run those alone, from
+    `batch.prefix`, the activations that enter layer `lowest`.
     """
     variables: dict[str, Any] = {"params": arrays["params"]}
     lowest = adapted.model.config.layers - depth(arrays["params"])
@@ -93,7 +94,7 @@ def depth(params: PyTree) -> int:
 
 
 def prefix(model: nn.Module, params: PyTree, batch: Batch, lowest: int) -> Float[Array, "b t d"]:
-    """Activations that enter layer `lowest` of the bare base: the same for all who leave the layers below alone."""
+    """Activations that enter layer `lowest` of the bare base: the same whatever adapts those above."""
 
     def below(model):
         x, ctx = model.start(batch.tokens, batch.mask, None)
@@ -110,10 +111,8 @@ class State(NamedTuple):
     outer: Weights | None
 
 
-def start(
-    adapted: Adapted, arrays: PyTree, batch: Batch, room: int
-) -> tuple[Float[Array, "b v"], State]:
-    """Prefill prompts (padded on the left): logits of the first new token, and the state with room for more."""
+def start(adapted: Adapted, arrays: PyTree, batch: Batch, room: int) -> tuple[Float[Array, "b v"], State]:
+    """Prefill prompts (padded on the left): logits of the next token, and the state with room for more."""
     rows, length = batch.tokens.shape
     cache = empty_cache(adapted.model.config, rows * adapted.copies, length + room)
     ran = run(adapted, arrays, batch, cache=cache._replace(valid=cache.valid[:rows]))
@@ -141,7 +140,7 @@ def vectors(adapted: Adapted, arrays: PyTree, batch: Batch, **options) -> tuple[
 def score(
     adapted: Adapted, arrays: PyTree, batch: Batch, **options
 ) -> tuple[Float[Array, "b c_or_t"], PyTree]:
-    """Log-probability of each choice [b, c] (encoder) or of each given next token [b, t] (decoder), and the records.
+    """Log-probability of each choice [b, c] (encoder) or given next token [b, t] (decoder), and the records.
 
     Encoder: log_softmax over the choices of cos(sentence, label) / temperature.
     """

@@ -1,115 +1,30 @@
 """The joint: one interceptor through which every method reaches an untouched base model.
 
 A place is `fn(site, next, *args) -> what the module returns`: a linear returns `next(x) + delta`, a join
-`next(x, h + f)`, a block `next(x, ctx)`, the embedding `next(tokens)`. Enter `joined` INSIDE the jitted function:
-interceptors act while tracing, and jit caches do not see them.
+`next(x, h + f)`, a block or an attention `next(x, ctx)`, the embedding `next(tokens)`. `next` may be called
+any number of times; `next(..., outer=weights)` hands weights inward; `next(..., copies=n)` runs every row n
+times, side by side, and returns all of them. Enter `joined` INSIDE the jitted function: interceptors act
+while tracing, and jit caches do not see them.
 """
 
-import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from typing import Any
 
 import flax.linen as nn
-import jax
-import jax.numpy as jnp
-from jaxtyping import Array, Bool, Int
 
-from moejax.experts.bank import Bank, Stack
+from moejax.experts.bank import Bank
 from moejax.models.block import Block
-from moejax.models.stream import Stream
+from moejax.models.layers import Attention
+from moejax.models.stream import Stream, tile
+from moejax.site import Inside, Site
 from moejax.types import Batch, PRNGKey, PyTree, Weights
 
 Next = Callable[..., Any]
 Place = Callable[..., Any]
 Places = tuple[tuple[str, Place], ...]
-
-RECORDS = "routing"  # the collection of sown records and auxiliary losses
-HELD = "held"  # the collection of values computed at prefill and read at decode
-
-
-@dataclass(frozen=True)
-class Inside:
-    """What the enclosing block hands inward: its layer number and its weights."""
-
-    layer: Int[Array, ""] | None = None
-    outer: Weights | None = None
-
-
-@dataclass(frozen=True)
-class Site:
-    """What a place may see of where it stands."""
-
-    path: str
-    module: nn.Module
-    inside: Inside
-    bank: Bank
-    router: PyTree
-    batch: Batch
-    base_key: PRNGKey | None
-
-    @property
-    def layer(self) -> Int[Array, ""] | None:
-        """Number of the layer (a tracer under the scan); None outside the layers."""
-        return self.inside.layer
-
-    @property
-    def outer(self) -> Weights | None:
-        """The weights of the nearest enclosing place, else of `route`."""
-        return self.inside.outer
-
-    @property
-    def stack(self) -> Stack | None:
-        """All experts' factors for this place, all layers; None: no expert adapts it."""
-        return self.bank.sites.get(self.path)
-
-    @property
-    def slot(self) -> Int[Array, ""]:
-        """This layer's index into `stack` and into the router's leaves of this place; -1: not adapted here."""
-        if self.stack is None:
-            return jnp.int32(0) if self.layer is None else self.layer
-        return self.stack.slot[self.layer]
-
-    @property
-    def present(self) -> Bool[Array, "e"]:
-        """Which experts adapt this very site and are alive."""
-        if self.stack is None:
-            return self.bank.alive
-        return self.stack.present[jnp.maximum(self.slot, 0)] & self.bank.alive & (self.slot >= 0)
-
-    @property
-    def knobs(self) -> dict[str, Array]:
-        """The router's knobs (temperature, threshold, …), arrays: a sweep compiles nothing."""
-        return self.router.get("knobs", {})
-
-    @property
-    def leaves(self) -> PyTree:
-        """The router's own leaves of this place, at this layer."""
-        slot = jnp.maximum(self.slot, 0)
-        return jax.tree.map(lambda leaf: leaf[slot], self.router["places"][self.path])
-
-    @property
-    def key(self) -> PRNGKey | None:
-        """A random key of this site, in training only."""
-        if self.base_key is None:
-            return None
-        key = jax.random.fold_in(self.base_key, zlib.crc32(self.path.encode()))
-        return key if self.layer is None else jax.random.fold_in(key, self.layer)
-
-    def sow(self, name: str, value: PyTree) -> None:
-        """Record a small array or an auxiliary loss; costs nothing unless records are asked for."""
-        self.module.sow(RECORDS, name, value)
-
-    def once(self, name: str, make: Callable[[], PyTree]) -> PyTree:
-        """`make()`, computed at prefill, kept beside the cache, and read at every decoded token."""
-        if self.module.has_variable(HELD, name):
-            return self.module.get_variable(HELD, name)
-        value = make()
-        if self.module.is_mutable_collection(HELD):
-            self.module.put_variable(HELD, name, value)
-        return value
 
 
 @dataclass
@@ -147,12 +62,12 @@ def joined(
         if place is not None:
             trace.met.add(pattern)
         if isinstance(module, Block):
-            trace.open.append(Inside(args[2], trace.open[-1].outer))
+            trace.open.append(replace(trace.open[-1], layer=args[2]))
         try:
             if place is None:
                 return call(*args, **kwargs)
             site = Site(path, module, trace.open[-1], bank, router, batch, key)
-            around = _block if isinstance(module, Block) else _plain
+            around = _carrying if isinstance(module, Block | Attention) else _plain
             return around(place, site, trace, call, args)
         finally:
             if isinstance(module, Block):
@@ -176,7 +91,7 @@ def _next(site: Site, trace: _Trace, call: Next) -> Next:
     """The module's own computation, callable any number of times, with weights to hand inward."""
     calls = 0
 
-    def following(*args, outer: Weights | None = None):
+    def following(*args, outer: Weights | None = None, copies: int = 1):
         nonlocal calls
         if calls:  # what flax does itself after a call; else a second call raises NameInUseError
             scope = site.module.scope
@@ -184,7 +99,11 @@ def _next(site: Site, trace: _Trace, call: Next) -> Next:
             object.__setattr__(site.module, "scope", scope.rewound())
         calls += 1
         inside = trace.open[-1]
-        trace.open.append(inside if outer is None else Inside(inside.layer, outer))
+        if outer is None:
+            outer = inside.outer
+            if outer is not None and outer.values.ndim > 1:
+                outer = tile(outer, copies)
+        trace.open.append(Inside(inside.layer, outer, inside.copies * copies))
         try:
             return call(*args)
         finally:
@@ -194,11 +113,11 @@ def _next(site: Site, trace: _Trace, call: Next) -> Next:
 
 
 def _plain(place: Place, site: Site, trace: _Trace, call: Next, args: tuple) -> Any:
-    """A linear, a join or the embedding; what the place returns is cast once to the module's own dtype."""
+    """A linear, a norm, an MLP, a join, the embedding; the result is cast once to the module's own dtype."""
     following, dtypes = _next(site, trace, call), []
 
-    def remembering(*inner, **options):
-        y = following(*inner, **options)
+    def remembering(*inner, copies: int = 1, **options):
+        y = following(*tile(inner, copies), copies=copies, **options)
         dtypes.append(y.dtype)
         return y
 
@@ -206,16 +125,25 @@ def _plain(place: Place, site: Site, trace: _Trace, call: Next, args: tuple) -> 
     return y.astype(dtypes[0]) if dtypes else y
 
 
-def _block(place: Place, site: Site, trace: _Trace, call: Next, args: tuple) -> tuple[Stream, None]:
-    """A block: the place sees `x` and the context; the cache is carried past it."""
-    stream, ctx, layer = args
-    following, cache = _next(site, trace, call), stream.cache
+def _carrying(place: Place, site: Site, trace: _Trace, call: Next, args: tuple) -> tuple:
+    """A block or an attention: the place sees `x` and the context, the cache is carried past it.
 
-    def streaming(x, ctx, **options):
+    Of several calls the last one's keys and values stay in the cache: to keep each, run copies of the rows.
+    """
+    following, is_block = _next(site, trace, call), isinstance(site.module, Block)
+    if is_block:
+        (x, cache), ctx, layer = args
+    else:
+        x, ctx, layer, cache = args
+
+    def streaming(x, ctx, *, copies: int = 1, **options):
         nonlocal cache
-        out, _ = following(Stream(x, cache), ctx, layer, **options)
-        cache = out.cache
-        return out.x
+        x, ctx = tile((x, ctx), copies)
+        if is_block:
+            (x, cache), _ = following(Stream(x, cache), ctx, layer, copies=copies, **options)
+        else:
+            x, cache = following(x, ctx, layer, cache, copies=copies, **options)
+        return x
 
-    x = place(site, streaming, stream.x, ctx)
-    return Stream(x.astype(stream.x.dtype), cache), None
+    y = place(site, streaming, x, ctx).astype(x.dtype)
+    return (Stream(y, cache), None) if is_block else (y, cache)

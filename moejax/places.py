@@ -40,12 +40,13 @@ class Lora:
         weights = _present(weights, site)
         site.sow("weights", weights)
         stack, slot, mix = site.stack, site.slot, getattr(formulations, self.mode)
-        return y + jax.lax.cond(
-            slot >= 0,
-            lambda x: mix(x, stack, slot, weights).astype(y.dtype),
-            lambda x: jnp.zeros_like(y),
-            x,
-        )
+
+        def delta(x):
+            return mix(x, stack, slot, weights).astype(y.dtype)
+
+        if stack.a.shape[0] == stack.slot.shape[0]:  # every layer is adapted
+            return y + delta(x)
+        return y + jax.lax.cond(slot >= 0, delta, lambda x: jnp.zeros_like(y), x)
 
 
 def _present(weights: Weights, site: Site) -> Weights:

@@ -12,7 +12,7 @@ FLOORS = (
     ("types", "taxonomy", "survey"),
     ("experts", "routing", "aggregation", "parallel"),
     ("models", "data", "embed"),
-    ("joint", "adapted", "places", "contract"),
+    ("site", "joint", "adapted", "places", "contract"),
     ("train", "evaluate"),
     ("methods",),
     ("config", "cli", "advise", "commands", "__main__"),

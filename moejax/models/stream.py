@@ -82,4 +82,4 @@ def tile(tree: PyTree, n: int) -> PyTree:
     For leaves that lead with the batch (a Context, activations, weights); scalars stay. Undone by
     `x.reshape(b, n, ...)`.
     """
-    return jax.tree.map(lambda leaf: leaf if leaf.ndim == 0 else jnp.repeat(leaf, n, axis=0), tree)
+    return jax.tree.map(lambda leaf: leaf if leaf.ndim == 0 or n == 1 else jnp.repeat(leaf, n, axis=0), tree)

@@ -55,8 +55,8 @@ def dense(weights: Weights, experts: int) -> Float[Array, "*n e"]:
 
 
 def one_hot(index: Int[Array, "*n"]) -> Weights:
-    """All weight on one expert: index [*n] becomes weights [*n, 1]."""
-    return Weights(jnp.ones((*index.shape, 1), jnp.float32), index[..., None])
+    """All weight on one expert: index [*n] becomes weights [*n, 1]; a negative index means none."""
+    return Weights((index[..., None] >= 0).astype(jnp.float32), jnp.maximum(index, 0)[..., None])
 
 
 def _align(present: Bool[Array, "e"], scores: Float[Array, "*n e"]) -> Bool[Array, "*n e"]:

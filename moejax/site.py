@@ -1,0 +1,105 @@
+"""What a place may see of where it stands: its layer, the bank, its router leaves, the request."""
+
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Int
+
+from moejax.experts.bank import Bank, Stack
+from moejax.models.stream import tile
+from moejax.types import Batch, PRNGKey, PyTree, Weights
+
+RECORDS = "routing"  # the collection of sown records and auxiliary losses
+HELD = "held"  # the collection of values computed at prefill and read at decode
+
+
+@dataclass(frozen=True)
+class Inside:
+    """What the enclosing places hand inward: the layer's number, weights, and how often rows are repeated."""
+
+    layer: Int[Array, ""] | None = None
+    outer: Weights | None = None
+    copies: int = 1
+
+
+@dataclass(frozen=True)
+class Site:
+    """What a place may see of where it stands."""
+
+    path: str
+    module: nn.Module
+    inside: Inside
+    bank: Bank
+    router: PyTree
+    request: Batch
+    base_key: PRNGKey | None
+
+    @property
+    def batch(self) -> Batch:
+        """The request, its rows repeated as those of the activations are inside a block that runs copies."""
+        return tile(self.request, self.inside.copies)
+
+    @property
+    def layer(self) -> Int[Array, ""] | None:
+        """Number of the layer (a tracer under the scan); None outside the layers."""
+        return self.inside.layer
+
+    @property
+    def outer(self) -> Weights | None:
+        """The weights of the nearest enclosing place, else of `route`."""
+        return self.inside.outer
+
+    @property
+    def stack(self) -> Stack | None:
+        """All experts' factors for this place, all layers; None: no expert adapts it."""
+        return self.bank.sites.get(self.path)
+
+    @property
+    def slot(self) -> Int[Array, ""]:
+        """This layer's index into `stack` and the router's leaves of this place; -1: not adapted here."""
+        if self.stack is None:
+            return jnp.int32(0) if self.layer is None else self.layer
+        return self.stack.slot[0 if self.layer is None else self.layer]
+
+    @property
+    def present(self) -> Bool[Array, "e"]:
+        """Which experts adapt this very site and are alive."""
+        if self.stack is None:
+            return self.bank.alive
+        return self.stack.present[jnp.maximum(self.slot, 0)] & self.bank.alive & (self.slot >= 0)
+
+    @property
+    def knobs(self) -> dict[str, Array]:
+        """The router's knobs (temperature, threshold, …), arrays: a sweep compiles nothing."""
+        return self.router.get("knobs", {})
+
+    @property
+    def leaves(self) -> PyTree:
+        """The router's own leaves of this place, at this layer."""
+        slot = jnp.maximum(self.slot, 0)
+        return jax.tree.map(lambda leaf: leaf[slot], self.router["places"][self.path])
+
+    @property
+    def key(self) -> PRNGKey | None:
+        """A random key of this site, in training only."""
+        if self.base_key is None:
+            return None
+        key = jax.random.fold_in(self.base_key, zlib.crc32(self.path.encode()))
+        return key if self.layer is None else jax.random.fold_in(key, self.layer)
+
+    def sow(self, name: str, value: PyTree) -> None:
+        """Record a small array or an auxiliary loss; costs nothing unless records are asked for."""
+        self.module.sow(RECORDS, name, value)
+
+    def once(self, name: str, make: Callable[[], PyTree]) -> PyTree:
+        """`make()`, computed at prefill, kept beside the cache, and read at every decoded token."""
+        if self.module.has_variable(HELD, name):
+            return self.module.get_variable(HELD, name)
+        value = make()
+        if self.module.is_mutable_collection(HELD):
+            self.module.put_variable(HELD, name, value)
+        return value
