@@ -44,7 +44,7 @@ class Tiny(NamedTuple):
 
 @pytest.fixture
 def tiny():
-    shapes = {path: (WIDTH, WIDTH) for path in BERT.values()}
+    shapes = dict.fromkeys(BERT.values(), (WIDTH, WIDTH))
     shapes |= {"layers/mlp/up": (WIDTH, INNER), "layers/mlp/down": (INNER, WIDTH)}
     sites = {f"encoder.layer.{i}.{m}": (path, i) for i in range(LAYERS) for m, path in BERT.items()}
     return Tiny(sites, shapes, LAYERS)

@@ -139,7 +139,9 @@ def test_the_hash_is_of_the_content_alone(tiny, folder):
     """Same numbers in a wider file and another order, same hash; any change of meaning, another."""
     expert = tiny.expert("mine")
     digest = content_hash(expert.loras)
-    retensor(folder, lambda t: {k: t[k].astype(np.float64) for k in reversed(sorted(t))}, forget_hash=False)
+    retensor(
+        folder, lambda t: {k: t[k].astype(np.float64) for k in sorted(t, reverse=True)}, forget_hash=False
+    )
     assert loaded(tiny, folder)[0].info["hash"] == digest
     reordered = dict(reversed(expert.loras.items()))
     fortran = {site: one._replace(a=np.asfortranarray(one.a)) for site, one in reordered.items()}
@@ -201,9 +203,8 @@ def test_scales_of_patterns_are_each_modules_own(tiny, tmp_path):
     assert config["use_rslora"] and config["r"] == 2 and config["lora_alpha"] == 4
     assert list(config["rank_pattern"].values()) == [4] and list(config["alpha_pattern"].values()) == [8]
     _, report = loaded(tiny, tmp_path / "mine")
-    assert report.scale == pytest.approx(
-        {"encoder.layer.0.attention.self.query": 4 / 2**0.5, "encoder.layer.1.attention.self.query": 2.0, "encoder.layer.0.intermediate.dense": 8 / 2**0.5}
-    )  # fmt: skip
+    expected = {("layers/attn/q", 0): 4 / 2**0.5, ("layers/attn/q", 1): 2.0, ("layers/mlp/up", 0): 8 / 2**0.5}
+    assert {tiny.sites[module]: scale for module, scale in report.scale.items()} == pytest.approx(expected)
 
 
 # --- refusals: one sentence naming the file and the tensor or field ---
@@ -217,10 +218,6 @@ def changed(name, change):
     return lambda t: t | {name: change(t[name])}
 
 
-def extra(name):
-    return lambda t: t | {name: np.ones((2, 8), np.float32)}
-
-
 def poisoned(value):
     def change(a):
         a = a.copy()
@@ -230,40 +227,78 @@ def poisoned(value):
     return change
 
 
+def wrong_shape(key, found, expected):
+    return f"tensor '{key}.weight' has shape {found}: expected {expected}"
+
+
+QA, QB, UB = Q1 + "A", Q1 + "B", UP2 + "B"
+NOT_FINITE, NOT_THERE = "holds NaN or infinity", "is for a module that the base does not have"
+
+
 @pytest.mark.parametrize(
-    ("change", "says"),
+    ("key", "change", "says"),
     [
-        (changed(Q1 + "A.weight", poisoned(np.nan)), f"tensor '{Q1}A.weight' holds NaN or infinity"),
-        (changed(UP2 + "B.weight", poisoned(np.inf)), f"tensor '{UP2}B.weight' holds NaN or infinity"),
-        (changed(Q1 + "B.weight", lambda b: b.astype(np.float64) * 1e300), f"tensor '{Q1}B.weight' holds NaN or infinity"),
-        (changed(Q1 + "A.weight", lambda a: a.T.copy()), f"tensor '{Q1}A.weight' has shape [8, 2]: expected [2, 8]"),
-        (changed(Q1 + "A.weight", lambda a: a[:1]), f"tensor '{Q1}A.weight' has shape [1, 8]: expected [2, 8]"),
-        (changed(UP2 + "B.weight", lambda b: b[:8]), f"tensor '{UP2}B.weight' has shape [8, 3]: expected [12, 3]"),
-        (changed(Q1 + "A.weight", lambda a: a.astype(np.int32)), f"tensor '{Q1}A.weight' is I32: expected one of"),
-        (without(Q1 + "B.weight"), f"tensor '{Q1}B.weight' is missing"),
-        (without(Q1 + "A.weight"), f"tensor '{Q1}A.weight' is missing"),
-        (lambda t: {"empty": np.zeros((0, 1), np.float32)}, "unknown tensor 'empty'"),
-        (lambda t: {k: v * 0 if "lora_B" in k else v for k, v in t.items()}, f"every lora_B is zero, '{Q1}B.weight' first"),
-        (extra("rogue.weight"), "unknown tensor 'rogue.weight'"),
-        (extra("encoder.layer.0.attention.self.query.lora_A.weight"), "unknown tensor 'encoder.layer.0.attention"),
-        (extra(Q1 + "magnitude_vector"), "(DoRA's magnitudes)"),
-        (extra(Q1 + "A.default.weight"), "(a LoRA under another layout)"),
-        (extra(Q1 + "B.bias"), "(a LoRA under another layout)"),
-        (extra("base_model.model.pooler.dense.bias"), "(a trained bias)"),
-        (extra("base_model.model.embeddings.lora_embedding_A"), "(a LoRA on an embedding)"),
-        (extra(Q1.replace("query", "quary") + "A.weight"), "the base does not have (closest: 'encoder.layer.1.attention.self.query')"),
-        (extra(Q1.replace("layer.1", "layer.7") + "A.weight"), "is for a module that the base does not have"),
-        (extra(Q1.replace("layer.1", "layer.0") + "A.weight"), "does not target"),
-        (extra("../../" + Q1 + "A.weight"), "has a path for a name"),
-        (extra("/etc/passwd"), "has a path for a name"),
+        (QA, poisoned(np.nan), f"tensor '{QA}.weight' {NOT_FINITE}"),
+        (UB, poisoned(np.inf), f"tensor '{UB}.weight' {NOT_FINITE}"),
+        (QB, lambda b: b.astype(np.float64) * 1e300, f"tensor '{QB}.weight' {NOT_FINITE}"),
+        (QA, lambda a: a.T.copy(), wrong_shape(QA, [8, 2], [2, 8])),
+        (QA, lambda a: a[:1], wrong_shape(QA, [1, 8], [2, 8])),
+        (UB, lambda b: b[:8], wrong_shape(UB, [8, 3], [12, 3])),
+        (QA, lambda a: a.ravel(), wrong_shape(QA, [16], [2, 8])),
+        (QA, lambda a: a.astype(np.int32), f"tensor '{QA}.weight' is I32: expected one of"),
+        (QA, None, f"tensor '{QA}.weight' is missing"),
+        (QB, None, f"tensor '{QB}.weight' is missing"),
     ],
-)  # fmt: skip
-def test_bad_weights_are_refused(tiny, folder, change, says):
-    retensor(folder, change)
+)
+def test_a_bad_tensor_is_refused(tiny, folder, key, change, says):
+    key += ".weight"
+    retensor(folder, without(key) if change is None else changed(key, change))
+    assert says in refusal(tiny, folder)
+
+
+@pytest.mark.parametrize(
+    ("key", "says"),
+    [
+        ("rogue.weight", "unknown tensor 'rogue.weight'"),
+        ("encoder.layer.0.attention.self.query.lora_A.weight", "unknown tensor 'encoder.layer.0"),
+        (Q1 + "magnitude_vector", "(DoRA's magnitudes)"),
+        (QA + ".default.weight", "(a LoRA under another layout)"),
+        (QB + ".default.weight", "(a LoRA under another layout)"),
+        ("base_model.model.pooler.dense.bias", "(a trained bias)"),
+        ("base_model.model.classifier.modules_to_save.weight", "(a whole trained module)"),
+        ("base_model.model.embeddings.lora_embedding_A", "(a LoRA on an embedding)"),
+        (
+            QA.replace("query", "quary") + ".weight",
+            f"{NOT_THERE} (closest: 'encoder.layer.1.attention.self.query')",
+        ),
+        (QA.replace("layer.1", "layer.7") + ".weight", NOT_THERE),
+        (QA.replace("layer.1", "layer.0") + ".weight", "does not target"),
+        ("../../" + QA + ".weight", "has a path for a name"),
+        (QA.replace("query", "..") + ".weight", "has a path for a name"),
+        ("/etc/passwd", "has a path for a name"),
+        ("C:\\passwd", "has a path for a name"),
+    ],
+)
+def test_an_unknown_tensor_is_refused(tiny, folder, key, says):
+    retensor(folder, lambda t: t | {key: np.ones((2, 8), np.float32)})
+    message = refusal(tiny, folder)
+    assert says in message and repr(key) in message
+
+
+def test_weights_that_do_nothing_are_refused(tiny, folder):
+    retensor(folder, lambda t: {key: value * ("lora_B" not in key) for key, value in t.items()})
+    assert f"every lora_B is zero, '{QB}.weight' first" in refusal(tiny, folder)
+    save_file({}, folder / WEIGHTS)
+    assert "holds no tensor" in refusal(tiny, folder)
+
+
+def refusal(tiny, folder):
+    """The one sentence that refuses the weights."""
     with pytest.raises(UserError) as raised:
         loaded(tiny, folder)
     message = str(raised.value)
-    assert str(folder / WEIGHTS) in message and says in message and "\n" not in message
+    assert str(folder / WEIGHTS) in message and "\n" not in message
+    return message
 
 
 @pytest.mark.parametrize(
@@ -371,9 +406,24 @@ def test_weights_changed_behind_the_hash_are_refused(tiny, folder):
         loaded(tiny, folder)
 
 
-@pytest.mark.parametrize(
-    "name", ["", ".", "..", "a/b", "/abs", "..\\up", "a:b", "tab\t", "nul\0", "new\nline", " space", "rtl\u202e", "x" * 256]
-)  # fmt: skip
+BAD_NAMES = [
+    "",
+    ".",
+    "..",
+    "a/b",
+    "/abs",
+    "..\\up",
+    "a:b",
+    "tab\t",
+    "nul\0",
+    "new\nline",
+    " x",
+    "rtl\u202e",
+    "x" * 256,
+]
+
+
+@pytest.mark.parametrize("name", BAD_NAMES)
 def test_names_that_are_no_plain_folder_are_refused(name):
     with pytest.raises(UserError, match="cannot name an expert"):
         check_name(name)
