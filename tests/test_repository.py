@@ -8,14 +8,18 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 # written in halves, so that this file does not hold what it looks for
-MACHINE = re.compile("|".join(["/wo" + "rk/", "/home/" + "[a-z]", "/Us" + "ers/", "/ro" + "ot/", "/bash" + "_jobs"]))
+MACHINE = re.compile(
+    "|".join(["/wo" + "rk/", "/home/" + "[a-z]", "/Us" + "ers/", "/ro" + "ot/", "/bash" + "_jobs"])
+)
 HOST = re.compile("|".join(["files.python" + "hosted", r"pypi\.org/" + "simple", "registry.npm" + "js"]))
 BINARY = {".png", ".safetensors", ".array_record", ".gz"}
 
 
 def tracked() -> list[Path]:
     try:
-        listing = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, check=True, text=True)
+        listing = subprocess.run(
+            ["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, check=True, text=True
+        )
     except (OSError, subprocess.CalledProcessError):
         pytest.skip("not a git checkout")
     return [path for name in listing.stdout.split("\0") if name and (path := ROOT / name).is_file()]
