@@ -24,6 +24,7 @@ STRANGERS = (
     ("methods", "data"),
     ("methods", "evaluate"),
     ("data", "embed"),
+    ("embed", "data"),
 )
 FILES = {"os", "io", "pathlib", "shutil", "tempfile", "glob"}
 
@@ -51,7 +52,7 @@ def imported(name: str) -> set[str]:
 
 def part(name: str) -> str:
     """The part of the house that a module stands in: `experts` for `moejax.experts.bank`."""
-    return (name.split(".") + [""])[1]
+    return [*name.split("."), ""][1]
 
 
 OURS = {name: {other for other in imported(name) if other in MODULES} for name in MODULES}

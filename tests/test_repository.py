@@ -9,7 +9,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 # written in halves, so that this file does not hold what it looks for
 MACHINE = re.compile(
-    "|".join(["/wo" + "rk/", "/home/" + "[a-z]", "/Us" + "ers/", "/ro" + "ot/", "/bash" + "_jobs"])
+    "|".join(["/wo" + "rk/", "/home/" + "[a-z]", "/Us" + "ers/", "/ro" + "ot/", "_jobs" + "/"])
 )
 HOST = re.compile("|".join(["files.python" + "hosted", r"pypi\.org/" + "simple", "registry.npm" + "js"]))
 BINARY = {".png", ".safetensors", ".array_record", ".gz"}
