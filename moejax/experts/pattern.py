@@ -6,7 +6,8 @@ positions where it may start to the set where it may end, so no path is walked t
 
 import re
 import warnings
-from functools import lru_cache
+from functools import lru_cache, reduce
+from operator import or_
 from re import _constants as op  # type: ignore[attr-defined]
 from re import _parser  # type: ignore[attr-defined]
 from typing import Any
@@ -15,7 +16,7 @@ LONGEST = 1000  # characters of a pattern
 MOST_GROUPS = 50
 DEEPEST = 2  # repeats inside repeats: each level multiplies the time by the length of the text
 
-Ends = frozenset[int]
+Ends = int  # a set of positions: bit i is the place before character i
 CATEGORIES = {
     op.CATEGORY_DIGIT: str.isdecimal,
     op.CATEGORY_WORD: lambda c: c.isalnum() or c == "_",
@@ -26,13 +27,14 @@ CATEGORIES = {
 }
 
 
+@lru_cache(maxsize=65536)  # the experts of a pool share patterns and modules
 def fullmatch(pattern: str, text: str) -> bool:
     """Whether `re.fullmatch(pattern, text)` would match.
 
     Raises ValueError, with what is wrong, on a pattern that does not parse or that leaves the supported part:
     no flags, no look-around, no back-reference, no atomic group, repeats nested at most twice.
     """
-    return len(text) in _ends(_tree(pattern), text, frozenset([0]))
+    return bool(_ends(_tree(pattern), _Text(text), 1) >> len(text))
 
 
 @lru_cache(maxsize=1024)
@@ -73,26 +75,42 @@ def _check(nodes: Any, depth: int) -> None:
 _WORD_EDGES = (op.AT_BOUNDARY, op.AT_NON_BOUNDARY)
 
 
-def _ends(nodes: Any, text: str, starts: Ends) -> Ends:
+class _Text:
+    """A text, and for every leaf of a pattern the positions where it matches, computed once."""
+
+    def __init__(self, text: str):
+        self.text = text
+        self.found: dict[tuple[Any, int], Ends] = {}
+
+    def where(self, kind: Any, value: Any) -> Ends:
+        key = (kind, id(value))
+        if key not in self.found:
+            bits = (1 << i for i in range(len(self.text) + 1) if self._holds(kind, value, i))
+            self.found[key] = sum(bits)
+        return self.found[key]
+
+    def _holds(self, kind: Any, value: Any, i: int) -> bool:
+        if kind is op.AT:
+            return _at(value, i, self.text)
+        return i < len(self.text) and _is(kind, value, self.text[i])
+
+
+def _ends(nodes: Any, text: _Text, starts: Ends) -> Ends:
     for kind, value in nodes:
-        if not starts:
-            break
         if kind in (op.MAX_REPEAT, op.MIN_REPEAT):
             starts = _repeat(value, text, starts)
         elif kind is op.SUBPATTERN:
             starts = _ends(value[3], text, starts)
         elif kind is op.BRANCH:
-            starts = frozenset().union(*(_ends(choice, text, starts) for choice in value[1]))
-        elif kind is op.AT:
-            starts = frozenset(i for i in starts if _at(value, i, text))
+            starts = reduce(or_, (_ends(choice, text, starts) for choice in value[1]))
         else:
-            starts = frozenset(i + 1 for i in starts if i < len(text) and _is(kind, value, text[i]))
+            starts = (starts & text.where(kind, value)) << (kind is not op.AT)
     return starts
 
 
-def _repeat(value: Any, text: str, starts: Ends) -> Ends:
+def _repeat(value: Any, text: _Text, starts: Ends) -> Ends:
     least, most, body = value
-    reached = starts if least == 0 else frozenset()
+    reached = starts if least == 0 else 0
     count = 0
     while starts and count < most:
         following, count = _ends(body, text, starts), count + 1

@@ -11,6 +11,7 @@ from moejax.experts.pattern import fullmatch
 from moejax.experts.peft_fields import EMPTY, PLAIN_INIT, REFUSED, USED, WITHOUT_MEANING
 from moejax.types import UserError
 
+MOST_PATTERNS = 4096  # each is tried on each module
 Names = str | tuple[str, ...]
 
 
@@ -112,6 +113,10 @@ class Wants(NamedTuple):
         value = self.raw.get(field) or {}
         if not isinstance(value, dict):
             raise UserError(f"{self.file}: {field} must be an object of module patterns, not {value!r}")
+        if len(value) > MOST_PATTERNS:
+            raise UserError(
+                f"{self.file}: {field} holds {len(value)} patterns: at most {MOST_PATTERNS} are read"
+            )
         return list(value.items())
 
     def names(self, field: str) -> Names:

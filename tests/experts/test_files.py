@@ -105,6 +105,25 @@ def test_a_folder_is_replaced_whole_or_not_at_all(tiny, folder):
     assert [path.name for path in folder.parent.iterdir()] == ["mine"]
 
 
+@pytest.mark.parametrize("fails_at", [1, 2])
+def test_a_write_that_fails_midway_leaves_the_old_folder(tiny, folder, monkeypatch, fails_at):
+    """The first file of the new folder, and the very step that puts it in place."""
+    before, calls, real = loaded(tiny, folder)[0].info["hash"], [], os.replace
+
+    def failing(source, target):
+        calls.append(target)
+        if fails_at == 1 or (str(source).endswith("new") and len(calls) > 1):
+            raise OSError("disk full")
+        real(source, target)
+
+    monkeypatch.setattr(os, "replace", failing)
+    with pytest.raises(OSError, match="disk full"):
+        write(folder, tiny.expert("mine", seed=9), tiny.sites)
+    monkeypatch.undo()
+    assert loaded(tiny, folder)[0].info["hash"] == before
+    assert [path.name for path in folder.parent.iterdir()] == ["mine"]
+
+
 def test_what_cannot_be_written_is_refused(tiny, tmp_path):
     expert = tiny.expert("mine")
     with pytest.raises(UserError, match="adapts no site"):

@@ -92,6 +92,7 @@ def test_a_bad_rank_is_refused(value):
         ({"layers_pattern": ["a(b"]}, "layers_pattern 'a\\(b'"),
         ({"use_rslora": 1}, "use_rslora is 1"),
         ({"rank_pattern": [1]}, "rank_pattern must be an object"),
+        ({"alpha_pattern": {f"m{i}": 1 for i in range(4097)}}, "alpha_pattern holds 4097 patterns"),
     ],
 )
 def test_a_malformed_field_is_named(changed, says):

@@ -152,6 +152,7 @@ def test_extras_of_every_form_share_a_folder(tiny, tmp_path, pool):
     assert [mean.tolist() for mean in back.extra("mean@mini")] == [[1, 2, 3], [0, 1, 2]]
     assert back.stacked_extra("gram")[Q].shape == (2, 2, 8, 8)
     assert extras_.names(tmp_path / "pool" / "alpha") == {"gram", "mean@mini", "samples"}
+    assert extras_.read(tmp_path / "pool" / "alpha", "gate", tiny.sites, {}) is None
 
 
 def test_damaged_extras_are_named(tiny, tmp_path, pool):
