@@ -84,7 +84,7 @@ def stored(folder: Path) -> dict[str, Stored]:
     found: dict[str, Stored] = {}
     for file in _files(folder):
         handle = _open(file)
-        for name in handle.keys():
+        for name in handle.keys():  # noqa: SIM118 (a handle is no mapping)
             key = canonical(name)
             if key is None:
                 continue

@@ -74,7 +74,7 @@ def generate(
 
 
 def bare(model: Decoder, max_new: int) -> tuple[Start, Step]:
-    """`start` and `step` of a decoder alone: `arrays` its parameters, the state its cache; pads left or right."""
+    """`start` and `step` of a decoder alone: `arrays` its parameters, the state its cache; any padding."""
 
     def run(params: PyTree, *args: Any, **kwargs: Any) -> Any:
         return model.apply({"params": params}, *args, **kwargs)

@@ -128,7 +128,8 @@ def _base(model: Model, params: PyTree, prints: str, folder: Path | None) -> Bas
     inside = [
         (path, leaf) for path, leaf in _flat(params).items() if path[0] == "layers" and path[-1] == "kernel"
     ]
-    shapes = {"/".join(path[:-1]): tuple(leaf.shape[1:]) for path, leaf in inside}
+    unordered = {"/".join(path[:-1]): tuple(leaf.shape[1:]) for path, leaf in inside}
+    shapes = {path: unordered[path] for path in names if path in unordered}
     sites = {names[path].format(layer): (path, layer) for path in shapes for layer in layers}
     return Base(
         model=model, params=params, fingerprint=prints, sites=sites,
