@@ -209,6 +209,8 @@ def test_a_report_is_compared_with_its_pool(tiny, folder):
         ].warnings[0]
     )
     assert not any(one.warnings for one in compare(reports[2:], ["1", "2"]))
+    usual = [r._replace(norm=n) for r, n in zip(reports, (1.0, 0.15, 1.0, 9.0), strict=True)]
+    assert not any(one.warnings for one in compare(usual, "1234"))
 
 
 def test_scales_of_patterns_are_each_modules_own(tiny, tmp_path):
