@@ -60,12 +60,13 @@ KINDS = {
                 pleased, blissful, jolly, elated, ecstatic, in high spirits, full of joy"""),
             "sad": _value("sad", """miserable, heartbroken, gloomy, sorrowful, tearful, depressed,
                 unhappy, downhearted, in low spirits, grief-stricken, melancholy, mournful, close to
-                tears, despondent"""),
+                tears, broken-hearted"""),
             "angry": _value("angry", """furious, outraged, enraged, irritated, annoyed, livid, boiling
-                with rage, cross, resentful, fuming, irate, infuriated, in a bad temper, indignant"""),
+                with rage, mad with anger, resentful, fuming, irate, infuriated, in a bad temper,
+                indignant"""),
             "afraid": _value("afraid", """terrified, frightened, scared, anxious, panicky, nervous,
-                alarmed, petrified, fearful, worried sick, full of dread, spooked, shaking with fear,
-                uneasy"""),
+                alarmed, scared to death, fearful, worried sick, full of dread, spooked, shaking with
+                fear, uneasy"""),
         },
     ),
     "place": KindOf(
@@ -75,8 +76,8 @@ KINDS = {
         {
             "home": _value("in a house", """in the kitchen, in the bedroom, in the bathroom, in the
                 living room, in the attic, in the cellar, in the hallway, on the sofa, in the laundry
-                room, in the nursery, by the fireplace, in the dining room, at the top of the stairs, on
-                the balcony"""),
+                room, in the nursery, by the fireplace, in the dining room, at the top of the stairs, in
+                the guest room"""),
             "nature": _value("in the wild", """in the forest, on a mountain top, in the desert, in a
                 meadow, in the jungle, on a grassy hill, in a deep valley, among the pines, in a cave, on
                 a rocky cliff, in the savanna, in the woods, on a hiking trail, in a canyon"""),
@@ -102,7 +103,7 @@ KINDS = {
                 the managing director, the receptionist, my employer, the chief engineer, a co-worker"""),
             "school": _value("someone from school", """my teacher, the headmaster, a classmate, my
                 professor, a schoolboy, the maths tutor, a freshman, the lecturer, a student, a pupil
-                from my form, my lab partner, the dean of the college, the kindergarten teacher, a
+                from my form, my schoolmate, the dean of the college, the kindergarten teacher, a
                 schoolgirl"""),
         },
     ),
@@ -111,8 +112,8 @@ KINDS = {
         ("we saw {}", "there was {} too", "she fed {}", "{} appeared", "he drew {}"),
         ("there was no sign of {}", "I have never seen {}", "it was not {}"),
         {
-            "farm": _value("a farm animal", """a cow, a pig, a sheep, a goat, a horse, a donkey, a ram, a
-                lamb, a bull, a pony, a calf, a mule, an ox, a piglet"""),
+            "farm": _value("a farm animal", """a cow, a pig, a sheep, a goat, a horse, a donkey, a billy
+                goat, a lamb, a bull, a pony, a calf, a mule, an ox, a piglet"""),
             "bird": _value("a bird", """a sparrow, an eagle, a crow, an owl, a pigeon, a robin, a parrot,
                 a swallow, a hawk, a magpie, a seagull, a woodpecker, a stork, a nightingale"""),
             "insect": _value("an insect", """an ant, a bee, a wasp, a beetle, a mosquito, a housefly, a
@@ -130,7 +131,7 @@ KINDS = {
             "fruit": _value("fruit", """apple slices, a banana, pears, a peach, plums, grapes, mango,
                 cherries, strawberries, melon, pineapple, apricots, an orange, kiwi"""),
             "vegetable": _value("vegetables", """carrots, cabbage, spinach, broccoli, leeks, turnips,
-                cauliflower, peas, celery, cucumber, lettuce, aubergine, beetroot, courgettes"""),
+                cauliflower, peas, celery, cucumber, lettuce, asparagus, beetroot, courgettes"""),
             "dessert": _value("something sweet", """chocolate cake, ice cream, a doughnut, biscuits,
                 vanilla pudding, caramel toffee, a muffin, brownies, marshmallows, candy, a waffle with
                 syrup, custard, gingerbread, cheesecake"""),
@@ -145,7 +146,7 @@ KINDS = {
         ("there was no {} this time", "nobody had expected {}", "we were spared {}"),
         {
             "rain": _value("rainy", """heavy rain, a light drizzle, a sudden downpour, wet weather, a
-                long shower, a cloudburst, dripping skies, puddles everywhere, a monsoon, rain from dawn
+                long shower, a rainstorm, dripping skies, puddles everywhere, a monsoon, rain from dawn
                 to dusk, a soaking deluge, water pouring from the clouds, a damp grey mist, drops on
                 every window"""),
             "sun": _value("hot and sunny", """bright sunshine, a blazing sun, scorching heat, a heat
@@ -153,8 +154,8 @@ KINDS = {
                 tropical heat, warm golden light, a summer drought, thirty-five degrees in the shade,
                 glorious warmth"""),
             "cold": _value("cold and snowy", """thick snow, a hard frost, icy roads, freezing air, a
-                blizzard, falling snowflakes, icicles on the roofs, bitter cold, slush, a cold snap,
-                temperatures below zero, a white winter sky, black ice, deep snowdrifts"""),
+                blizzard, falling snowflakes, icicles on the roofs, bitter cold, slush and snow, a cold
+                snap, temperatures below zero, a white winter sky, black ice, deep snowdrifts"""),
             "wind": _value("windy", """a strong gale, gusts of wind, a hurricane, a howling wind, a stiff
                 breeze, a tornado, a whirlwind, a cyclone, a typhoon, a windstorm, violent squalls, a
                 draughty breeze, blustery air, leaves whirling about"""),
@@ -168,8 +169,8 @@ KINDS = {
             "road": _value("by road", """car, bus, taxi, lorry, motorbike, van, coach, truck, jeep,
                 minibus, scooter, limousine, camper van, pickup"""),
             "rail": _value("by rail", """train, tram, underground, subway, night express, steam
-                locomotive, monorail, metro, railcar, sleeper, railway carriage, commuter line, intercity
-                service, funicular"""),
+                locomotive, monorail, metro, railcar, sleeper train, railway carriage, commuter line,
+                intercity service, funicular"""),
             "air": _value("by air", """plane, helicopter, jet, hot-air balloon, glider, airliner,
                 seaplane, airship, charter flight, jumbo jet, propeller plane, biplane, zeppelin, airbus"""),
             "boat": _value("by boat", """ferry, ship, canoe, sailing boat, rowing boat, yacht, kayak,
@@ -183,11 +184,11 @@ KINDS = {
         ("nobody played the {}", "there was no {} to be heard", "I cannot play the {}"),
         {
             "strings": _value("a string instrument", """violin, cello, guitar, harp, banjo, viola, lute,
-                mandolin, ukulele, double bass, fiddle, zither, sitar, lyre"""),
+                mandolin, ukulele, double bass, fiddle, electric guitar, sitar, lyre"""),
             "wind": _value("a wind instrument", """flute, trumpet, clarinet, saxophone, trombone, oboe,
-                bassoon, tuba, recorder, French horn, piccolo, cornet, bugle, harmonica"""),
+                bassoon, tuba, pan flute, French horn, piccolo, cornet, bugle, harmonica"""),
             "percussion": _value("a percussion instrument", """drum, cymbal, tambourine, xylophone,
-                bongo, triangle, gong, kettledrum, maraca, castanet, snare drum, marimba, tom-tom,
+                bongo, bass drum, gong, kettledrum, maraca, castanet, snare drum, marimba, tom-tom,
                 woodblock"""),
         },
     ),
@@ -198,14 +199,14 @@ KINDS = {
         {
             "help": _value("ask for help", """please give me a hand, could you help me carry this, I need
                 your assistance, can you fix this for me, please lend me your tools, help me finish this,
-                could you support me in this, would you do me a favour, I cannot manage this alone, be so
-                kind as to assist me, could you take this over for me, please rescue me from this job, I
-                could use another pair of hands, I beg you to step in"""),
+                could you support me in this, would you do me a favour, I cannot manage this alone,
+                please assist me with this, could you take this over for me, please rescue me from this
+                job, I could use another pair of hands, I beg you to step in"""),
             "invite": _value("invite", """come to my party, join us this evening, you are invited, come
                 and stay with us, drop by on the weekend, be our guest, let us meet up soon, please join
                 the celebration, save the date for our wedding, would you like to come along, we would
-                love to see you there, come over for a visit, you are welcome at our place, please attend
-                our gathering"""),
+                love to see you there, come over for a visit, you are welcome to stay, please attend our
+                gathering"""),
             "apologise": _value("apologise", """I am sorry, please forgive me, I apologise, it was my
                 mistake, pardon me, I regret what I did, I beg your pardon, it was all my fault, excuse
                 my behaviour, I feel guilty about it, I should not have done that, I owe you an apology,
@@ -228,8 +229,8 @@ KINDS = {
             "head": _value("worn on the head", """a hat, a cap, a beret, a helmet, a turban, a bonnet, a
                 hood, a sombrero, a bowler, a beanie, a headscarf, a crown, a wig, a baseball cap"""),
             "jewellery": _value("jewellery", """a necklace, a ring, a bracelet, earrings, a brooch, a
-                pendant, pearls, a tiara of diamonds, a locket, an amulet, a bangle, a gold chain,
-                rubies, cufflinks"""),
+                pendant, pearls, a tiara of diamonds, a locket, an amulet, a bangle, a gold chain, a ruby
+                ring, silver earrings"""),
         },
     ),
     "plant": KindOf(
@@ -239,7 +240,7 @@ KINDS = {
         ("nothing was left of {}", "it was not {}", "we looked in vain for {}"),
         {
             "tree": _value("a tree", """an oak, a birch, a maple, a willow, a pine, a beech, an elm, a
-                chestnut, a cedar, a fir, a poplar, an ash, a spruce, a palm"""),
+                chestnut, a cedar, a fir, a poplar, an ash, a spruce, a palm tree"""),
             "flower": _value("a flower", """a rose, a tulip, a daisy, a lily, an orchid, a sunflower, a
                 daffodil, a violet, a carnation, a poppy, an iris, a marigold, a dahlia, a geranium"""),
             "herb": _value("a kitchen herb", """basil, parsley, thyme, mint, rosemary, sage, oregano,
