@@ -14,8 +14,8 @@ from moejax.experts import lora
 from moejax.experts.content_hash import content_hash
 from moejax.experts.files import write
 from moejax.experts.folder import EXTRAS, SAMPLES, write_tensors
-from moejax.experts.pool import AccessDenied, NotApplicable, pool_of, read_pool
-from moejax.types import UserError
+from moejax.experts.pool import pool_of, read_pool
+from moejax.types import AccessDenied, NotApplicable, UserError
 
 Q, UP = "layers/attn/q", "layers/mlp/up"
 
