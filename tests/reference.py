@@ -1,14 +1,15 @@
-"""The bases spelled out: plain jnp, a Python loop over layers, no Linen; hooks where the joint has places.
+"""The bases spelled out in numpy, float64: a Python loop over layers; hooks where the joint has places.
 
 A hook is `fn(next, path, layer, *args)` for linears and joins, `fn(next, layer, x)` for blocks and
-`fn(next, tokens)` for the embedding.
+`fn(next, tokens)` for the embedding. Gradients are checked against differences: float64 is fine enough.
 """
 
 from dataclasses import dataclass
 from typing import Any
 
 import jax
-import jax.numpy as jnp
+import numpy as np
+import scipy.special
 
 
 def straight(next, path, layer, *args):
@@ -28,20 +29,20 @@ class Reference:
 
     def hidden(self, tokens, mask):
         """States after the last norm [b, t, d]."""
-        c = self.config.block
-        positions = jnp.maximum(jnp.cumsum(mask.astype(jnp.int32), axis=1) - 1, 0)
-        x = self.embed(lambda ids: self.params["embed"]["embedding"][ids], tokens)
+        c, tokens, mask = self.config.block, np.asarray(tokens), np.asarray(mask)
+        self.params = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), self.params)
         length = tokens.shape[1]
-        seen = jnp.broadcast_to(mask[:, None, None, :], (mask.shape[0], 1, length, length))
+        positions = np.maximum(np.cumsum(mask, axis=1) - 1, 0)
+        seen = np.broadcast_to(mask[:, None, :], (mask.shape[0], length, length))
+        x = self.embed(lambda ids: self.params["embed"]["embedding"][ids], tokens)
         if c.post:
             x = x + self.params["type"]["embedding"][0] + self.params["position"]["embedding"][positions]
             x = norm(c, x, self.params["embed_norm"])
         else:
-            seen = seen & jnp.tril(jnp.ones((length, length), bool))[None, None]
+            seen = seen & np.tril(np.ones((length, length), bool))[None]
         for layer in range(self.config.layers):
             weights = jax.tree.map(lambda leaf, n=layer: leaf[n], self.params["layers"])
-            run = lambda x, w=weights, n=layer: self.body(w, n, x, positions, seen)  # noqa: E731
-            x = self.block(run, layer, x)
+            x = self.block(lambda x, w=weights, n=layer: self.body(w, n, x, positions, seen), layer, x)
         return x if c.post else norm(c, x, self.params["norm"])
 
     def logits(self, tokens, mask):
@@ -53,35 +54,40 @@ class Reference:
         c = self.config.block
 
         def linear(part, name, x):
-            leaves = w[part][name]
-            plain = lambda x: x @ leaves["kernel"] + leaves.get("bias", jnp.zeros(()))  # noqa: E731
+            def plain(x):
+                y = x @ w[part][name]["kernel"]
+                return y + w[part][name]["bias"] if "bias" in w[part][name] else y
+
             return self.linear(plain, f"layers/{part}/{name}", layer, x)
 
         def join(name, x, h):
-            plain = lambda x, h: norm(c, x + h, w[name]["norm"]) if c.post else x + h  # noqa: E731
+            def plain(x, h):
+                return norm(c, x + h, w[name]["norm"]) if c.post else x + h
+
             return self.join(plain, f"layers/{name}", layer, x, h)
 
         z = x if c.post else norm(c, x, w["attn_norm"])
         q, k, v = (linear("attn", name, z) for name in "qkv")
         x = join("attn_join", x, linear("attn", "o", attention(c, q, k, v, positions, seen)))
         z = x if c.post else norm(c, x, w["mlp_norm"])
+        up = linear("mlp", "up", z)
         if c.gated:
-            h = jax.nn.silu(linear("mlp", "gate", z)) * linear("mlp", "up", z)
-        else:
-            h = jax.nn.gelu(linear("mlp", "up", z), approximate=False)
-        return join("mlp_join", x, linear("mlp", "down", h))
+            gate = linear("mlp", "gate", z)
+            return join("mlp_join", x, linear("mlp", "down", up * gate / (1 + np.exp(-gate))))
+        return join("mlp_join", x, linear("mlp", "down", up * (1 + scipy.special.erf(up / 2**0.5)) / 2))
 
 
 def norm(c, x, leaves):
     """LayerNorm or RMSNorm."""
     centred = x - x.mean(-1, keepdims=True) if c.norm == "layer" else x
-    y = centred / jnp.sqrt((centred**2).mean(-1, keepdims=True) + c.eps) * across(leaves["scale"], x)
-    return y + across(leaves["bias"], x) if c.norm == "layer" else y
+    y = centred / np.sqrt((centred**2).mean(-1, keepdims=True) + c.eps) * leaves["scale"]
+    return y + leaves["bias"] if c.norm == "layer" else y
 
 
-def across(vector, x):
-    """A vector shaped to go with x."""
-    return vector.reshape((1,) * (x.ndim - 1) + vector.shape)
+def softmax(scores):
+    """Over the last axis."""
+    z = np.exp(scores - scores.max(-1, keepdims=True))
+    return z / z.sum(-1, keepdims=True)
 
 
 def attention(c, q, k, v, positions, seen):
@@ -93,16 +99,15 @@ def attention(c, q, k, v, positions, seen):
         q_h, k_h, v_h = q[..., mine], k[..., kv], v[..., kv]
         if c.rotary is not None:
             q_h, k_h = turn(q_h, positions, c.rotary.theta), turn(k_h, positions, c.rotary.theta)
-        scores = jnp.einsum("btd,bsd->bts", q_h, k_h) / c.head_dim**0.5
-        scores = jnp.where(seen[:, 0], scores, -1e30)
-        outs.append(jnp.einsum("bts,bsd->btd", jax.nn.softmax(scores, axis=-1), v_h))
-    return jnp.concatenate(outs, axis=-1)
+        scores = np.einsum("btd,bsd->bts", q_h, k_h) / c.head_dim**0.5
+        outs.append(np.einsum("bts,bsd->btd", softmax(np.where(seen, scores, -1e30)), v_h))
+    return np.concatenate(outs, axis=-1)
 
 
 def turn(x, positions, theta):
     """Rotary positions: pairs (i, i + dh/2) turned by position * theta^(-2i/dh)."""
     half = x.shape[-1] // 2
-    angle = positions[..., None] * (theta ** (-jnp.arange(half) / half))[None, None]
+    angle = positions[..., None] * theta ** (-np.arange(half) / half)
     left, right = x[..., :half], x[..., half:]
-    cos, sin = jnp.cos(angle), jnp.sin(angle)
-    return jnp.concatenate([left * cos - right * sin, left * sin + right * cos], axis=-1)
+    cos, sin = np.cos(angle), np.sin(angle)
+    return np.concatenate([left * cos - right * sin, left * sin + right * cos], axis=-1)
