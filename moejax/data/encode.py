@@ -93,6 +93,7 @@ def _encoder(
     if first is None or last is None:
         raise UserError("the tokenizer has no [CLS] and [SEP] tokens: an encoder needs its own tokenizer")
     place, asked = {phrase: i for i, phrase in enumerate(labels)}, _cached(tokenizer, " {}")
+    known: dict[tuple[str, ...] | None, tuple[int, ...]] = {}
     lines, cut = [], 0
     for number, (row, text) in enumerate(zip(rows, texts, strict=True)):
         instruction = asked(row.instruction)
@@ -100,7 +101,9 @@ def _encoder(
         cut += len(text) > room
         text = text[:room]
         tokens = [first, *text, *instruction, last]
-        options = tuple(_label(place, task, phrase) for phrase in task.phrases(row))
+        if row.choices not in known:
+            known[row.choices] = tuple(_label(place, task, phrase) for phrase in task.phrases(row))
+        options = known[row.choices]
         lines.append(Line(tokens, (1, 1 + len(text)), len(tokens), number, -1, task.answer(row), options))
     return lines, cut
 
