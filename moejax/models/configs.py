@@ -20,6 +20,7 @@ _STRETCH = {
     "factor": "factor", "low": "low_freq_factor", "high": "high_freq_factor",
     "original": "original_max_position_embeddings",
 }  # fmt: skip
+_ROTARY_KEYS = {"default": (), "linear": ("factor",), "llama3": tuple(_STRETCH)}
 
 
 def configure(hf: dict[str, Any], source: str, dtype: str = "float32") -> EncoderConfig | DecoderConfig:
@@ -63,14 +64,14 @@ def _value(hf: dict[str, Any], theirs: str, default: Any, ours: str, source: str
             raise UserError(f"{source}: {theirs} is {value!r}; expected one of {', '.join(_ACTIVATIONS)}")
         return _ACTIVATIONS[value]
     if ours in _SIZES:
-        good = (value is None and default is not REQUIRED) or (type(value) is int and value > 0)
+        good = (value is None and default is not REQUIRED) or (type(value) is int and 0 < value < 2**31)
     else:
         good = type(value) is bool if type(default) is bool else isinstance(value, (int, float)) and value > 0
     if not good:
         expected = (
             "true or false"
             if type(default) is bool
-            else "a whole number above 0"
+            else "a whole number from 1 to 2147483647"
             if ours in _SIZES
             else "a number above 0"
         )
@@ -80,18 +81,19 @@ def _value(hf: dict[str, Any], theirs: str, default: Any, ours: str, source: str
 
 def rotary(hf: dict[str, Any], source: str) -> Rotary:
     """Rotary settings, from `rope_parameters` or from the older `rope_theta` and `rope_scaling`."""
-    given = hf.get("rope_parameters") or hf.get("rope_scaling") or {}
+    key = "rope_parameters" if hf.get("rope_parameters") else "rope_scaling"
+    given = hf.get(key) or {}
+    if not isinstance(given, dict):
+        raise UserError(f"{source}: {key} is {given!r}; expected an object")
     kind = given.get("rope_type", given.get("type", "default"))
-    theta = float(given.get("rope_theta", hf.get("rope_theta", 10000.0)))
-    if given.get("partial_rotary_factor", 1.0) != 1.0 or kind not in ("default", "linear", "llama3"):
-        raise UserError(f"{source}: rotary type {kind!r} is not known: expected default, linear or llama3")
-    if kind == "default":
-        return Rotary(theta)
-    keys = ("factor",) if kind == "linear" else tuple(_STRETCH.values())
-    missing = [key for key in keys if not isinstance(given.get(key), (int, float))]
-    if missing:
-        raise UserError(f"{source}: rotary type {kind!r} needs a number under {missing[0]}")
-    return Rotary(theta, kind, **{ours: given[theirs] for ours, theirs in _STRETCH.items() if theirs in keys})
+    if given.get("partial_rotary_factor", 1.0) != 1.0 or kind not in _ROTARY_KEYS:
+        raise UserError(f"{source}: rotary type {kind!r}, or its part of a head, is not known here")
+    numbers = {"rope_theta": hf.get("rope_theta", 10000.0)} | given
+    for name in ("rope_theta", *(_STRETCH[ours] for ours in _ROTARY_KEYS[kind])):
+        if type(numbers.get(name)) not in (int, float) or numbers[name] <= 0:
+            raise UserError(f"{source}: rotary type {kind!r} needs a number above 0 under {name}")
+    stretch = {ours: numbers[_STRETCH[ours]] for ours in _ROTARY_KEYS[kind]}
+    return Rotary(float(numbers["rope_theta"]), "none" if kind == "default" else kind, **stretch)
 
 
 def check(config: EncoderConfig | DecoderConfig, source: str) -> None:
@@ -135,7 +137,5 @@ def hf_config(config: EncoderConfig | DecoderConfig) -> dict[str, Any]:
 
 def _hf_rotary(rotary: Rotary) -> dict[str, Any]:
     kind = "default" if rotary.scaling == "none" else rotary.scaling
-    keys = {"default": (), "linear": ("factor",), "llama3": tuple(_STRETCH)}[kind]
-    return {"rope_type": kind, "rope_theta": rotary.theta} | {
-        _STRETCH[key]: getattr(rotary, key) for key in keys
-    }
+    stretch = {_STRETCH[ours]: getattr(rotary, ours) for ours in _ROTARY_KEYS[kind]}
+    return {"rope_type": kind, "rope_theta": rotary.theta} | stretch

@@ -4,7 +4,7 @@ import json
 import math
 import os
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -52,16 +52,19 @@ def load(source: str | Path, dtype: str = "float32") -> Base:
     folder = locate(source)
     config_file = folder / "config.json"
     config = configure(read_json(config_file), str(config_file), dtype)
-    model, files = make_model(config), stored(folder)
+    model = make_model(config)
     shapes = _abstract(model)
+    found = list(_found(_entries(model, shapes), stored(folder), folder))
     arrays = {path: np.empty(leaf.shape, leaf.dtype) for path, leaf in shapes.items()}
-    prints = fingerprint(_filled(arrays, _entries(model, shapes), files, folder))
+    prints = fingerprint(_filled(arrays, found))
     params = _tree({path: jnp.asarray(arrays.pop(path)) for path in shapes})
     return _base(model, params, prints, folder)
 
 
-def _filled(arrays: Paths, entries: list[Entry], files: dict[str, Stored], folder: Path) -> Iterator:
-    """Put each tensor of the files into `arrays`, yielding it as it was stored."""
+def _found(
+    entries: Iterable[Entry], files: dict[str, Stored], folder: Path
+) -> Iterator[tuple[Entry, Stored]]:
+    """Each entry with its tensor; existence and shape are checked before memory is asked for."""
     for entry in entries:
         tensor = files.get(canonical(entry.name) or "")
         if tensor is None:
@@ -69,6 +72,12 @@ def _filled(arrays: Paths, entries: list[Entry], files: dict[str, Stored], folde
         if tensor.shape != entry.shape:
             shape, expected = list(tensor.shape), list(entry.shape)
             raise UserError(f"{tensor.file}: {tensor.name} is {shape}, but config.json makes it {expected}")
+        yield entry, tensor
+
+
+def _filled(arrays: Paths, found: list[tuple[Entry, Stored]]) -> Iterator[tuple[str, np.ndarray]]:
+    """Put each tensor into `arrays`, and yield it as it was stored."""
+    for entry, tensor in found:
         values = tensor.read()
         target = arrays[entry.path] if entry.layer is None else arrays[entry.path][entry.layer]
         target[...] = values.T if entry.turned else values
@@ -143,17 +152,16 @@ def _names(model: Model) -> dict[str, str]:
     return NAMES["encoder" if isinstance(model, Encoder) else "decoder"]
 
 
-def _entries(model: Model, leaves: dict) -> list[Entry]:
+def _entries(model: Model, leaves: dict) -> Iterator[Entry]:
     """Every Hugging Face tensor that the parameters `leaves` (by path, with shapes) stand for."""
-    entries, names = [], _names(model)
+    names = _names(model)
     for path, leaf in leaves.items():
         name = f"{names['/'.join(path[:-1])]}.{LEAVES[path[-1]]}"
         inside = path[0] == "layers"
         shape = tuple(leaf.shape[1:] if inside else leaf.shape)
         shape = shape[::-1] if path[-1] == "kernel" else shape
         for layer in range(model.config.layers) if inside else (None,):
-            entries.append(Entry(name.format(layer), path, layer, shape))
-    return entries
+            yield Entry(name.format(layer), path, layer, shape)
 
 
 def _abstract(model: Model) -> dict[tuple[str, ...], jax.ShapeDtypeStruct]:

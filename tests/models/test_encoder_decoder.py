@@ -8,7 +8,6 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
 
 from moejax.models import weights
@@ -148,7 +147,6 @@ def test_gradients_flow_through_scan_and_remat(config):
     tokens, mask = texts(2, 6)
     target = jax.random.normal(jax.random.key(5), (2, 6, 64))
 
-    @functools.partial(jax.jit, static_argnums=1)
     def loss(params, model):
         hidden, _ = model.apply({"params": params}, tokens, mask)
         return jnp.mean((hidden * target * mask[..., None]) ** 2)
@@ -161,12 +159,6 @@ def test_gradients_flow_through_scan_and_remat(config):
         unused = any(name in jax.tree_util.keystr(path) for name in blind)
         assert jnp.isfinite(leaf).all() and (unused or jnp.abs(leaf).max() > 1e-5), path
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), grads, plain)
-    norm = float(optax.tree.norm(grads))
-    ahead, behind = (
-        float(loss(jax.tree.map(lambda p, g, s=s: p + s * g / norm, base.params, grads), base.model))
-        for s in (0.01, -0.01)
-    )
-    np.testing.assert_allclose((ahead - behind) / 0.02, norm, rtol=0.02)
 
 
 @CONFIGS
