@@ -1,11 +1,11 @@
 """Command lines: a dataclass of options in, one sentence out when they are wrong."""
 
 import io
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import redirect_stderr
-from dataclasses import fields
+from dataclasses import is_dataclass
 from difflib import get_close_matches
-from typing import TypeVar
+from typing import Annotated, Any, TypeVar, cast, get_args, get_origin, get_type_hints
 
 import tyro
 
@@ -14,8 +14,8 @@ from moejax.types import UserError
 T = TypeVar("T")
 
 
-def parse(kind: type[T], argv: Sequence[str], prog: str, description: str) -> T:
-    """Options of this dataclass, by tyro; its docstrings are the help.
+def parse(kind: type[T], argv: Sequence[str], prog: str, description: str, default: T | None = None) -> T:
+    """Options of this dataclass, by tyro; its docstrings are the help, `default` has the defaults.
 
     Raises UserError for an unknown option (with the nearest one) or a wrong value; `--help` exits with 0.
     """
@@ -24,6 +24,7 @@ def parse(kind: type[T], argv: Sequence[str], prog: str, description: str) -> T:
         with redirect_stderr(said):
             options, unknown = tyro.cli(
                 kind,
+                default=default,  # type: ignore[arg-type]
                 prog=prog,
                 description=description,
                 args=list(argv),
@@ -35,11 +36,24 @@ def parse(kind: type[T], argv: Sequence[str], prog: str, description: str) -> T:
             raise
         raise UserError(f"{_sentence(said.getvalue())} (see {prog} --help)") from None
     if unknown:
-        flags = [f"--{field.name.replace('_', '-')}" for field in fields(kind)]  # type: ignore[arg-type]
-        near = get_close_matches(unknown[0].partition("=")[0], flags, 1)
+        near = get_close_matches(unknown[0].partition("=")[0].replace("_", "-"), flags(kind), 1)
         hint = f", did you mean {near[0]}?" if near else ""
         raise UserError(f"{prog} does not know {unknown[0]!r}{hint} (see {prog} --help)")
-    return options
+    return cast(T, options)
+
+
+def flags(kind: Any, prefix: str = "--") -> Iterator[str]:
+    """Every flag of a dataclass, of those within it, and the short names that fields have."""
+    for name, hint in get_type_hints(kind, include_extras=True).items():
+        inner, flag = hint, prefix + name.replace("_", "-")
+        if get_origin(hint) is Annotated:
+            inner, *notes = get_args(hint)
+            for note in notes:
+                yield from getattr(note, "aliases", None) or ()
+        if is_dataclass(inner):
+            yield from flags(inner, f"{flag}.")
+        else:
+            yield flag
 
 
 def _sentence(box: str) -> str:

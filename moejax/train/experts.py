@@ -24,7 +24,9 @@ class Recipe:
     """How a LoRA expert is trained."""
 
     rank: int = 8
+    """Rank of the two factors."""
     alpha: float = 16.0
+    """The update is scaled by alpha / rank."""
     targets: tuple[str, ...] = (
         "layers/attn/q", "layers/attn/k", "layers/attn/v", "layers/attn/o", "layers/mlp/up", "layers/mlp/down"
     )  # fmt: skip
@@ -34,6 +36,7 @@ class Recipe:
     batch: int = 32
     """Rows of each expert in a step."""
     optimiser: Optimiser = Optimiser(5e-3, 15)
+    """How its factors are trained."""
 
 
 def fresh(base: Base, name: str, recipe: Recipe, seed: int) -> Expert:

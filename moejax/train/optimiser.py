@@ -12,11 +12,15 @@ class Optimiser:
     """AdamW with warm-up: rate, number of steps, the shape of the schedule, and what bounds an update."""
 
     rate: float
+    """Learning rate at the top of the schedule."""
     steps: int
+    """Steps of training."""
     warmup: float = 0.1
     """Share of the steps in which the rate rises from 0."""
     schedule: Literal["cosine", "constant"] = "cosine"
+    """After the warm-up, the rate falls to 0 as a cosine, or stays."""
     decay: float = 0.0
+    """Weight decay, as AdamW has it."""
     clip: float | None = 1.0
     """Global norm of a gradient, of each expert apart where experts train together; None: not bounded."""
 

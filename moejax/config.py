@@ -1,0 +1,163 @@
+"""What a run is: frozen records, whose field docstrings are the help of the command line."""
+
+from dataclasses import asdict, dataclass, fields, is_dataclass, replace
+from math import isfinite
+from typing import Annotated, Any, Literal
+
+from tyro.conf import arg
+
+from moejax.data import generated
+from moejax.data.generated import SuiteConfig
+from moejax.method_row import MethodRow, parse_row
+from moejax.train.experts import Recipe
+from moejax.types import UserError
+
+FREE = ("run", "seeds", "methods", "accept_code", "checkpoint", "evaluation.batch", "evaluation.samples")
+"""Fields that may change from one command to the next in one run folder; a router is keyed by its own row."""
+
+
+@dataclass(frozen=True)
+class BaseConfig:
+    """The base model."""
+
+    source: str = "minilm"
+    """A folder as Hugging Face lays it out, a name on its hub, or `minilm`: the installed MiniLM-L6."""
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """Numbers in which the model computes; parameters of experts and routers stay float32."""
+    allow_mismatch: Annotated[bool, arg(aliases=["--allow-base-mismatch"])] = False
+    """Take experts although they say that they were trained on another base."""
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Tasks: held-in ones, an expert for each, and held-out ones, which have none."""
+
+    source: Annotated[str, arg(aliases=["--data"])] = "generated"
+    """`generated`: the suite; `folder`: the tasks in data.folder; `tfds:NAME`: a prepared TFDS set."""
+    folder: Annotated[str | None, arg(aliases=["--data-dir"])] = None
+    """Folder of tasks in JSONL, or of prepared TFDS sets."""
+    held_in: tuple[str, ...] = ()
+    """Names of the held-in tasks; none: the suite's own."""
+    held_out: tuple[str, ...] = ()
+    """Names of the held-out tasks; none: the suite's own."""
+    window: int = 64
+    """Tokens of a text and its instruction; what is longer is cut, the instruction never."""
+    train_rows: int | None = None
+    """At most so many training rows of a task; None: all."""
+    validation_rows: int | None = None
+    """At most so many validation rows of a task; None: all."""
+    test_rows: int | None = None
+    """At most so many test rows of a task; None: all."""
+    suite: SuiteConfig = SuiteConfig()
+    """The generated suite, for `generated`."""
+
+
+@dataclass(frozen=True)
+class EvaluationConfig:
+    """How methods are compared."""
+
+    shots: int = 16
+    """Labelled rows of a target task that a few-shot method gets."""
+    samples: int = 1000
+    """Resamplings of the paired bootstrap."""
+    batch: int = 64
+    """Rows of a batch in evaluation."""
+
+
+@dataclass(frozen=True)
+class CheckpointConfig:
+    """How much work a killed run may lose."""
+
+    every: float = 60.0
+    """Seconds between saves within a stage."""
+
+
+@dataclass(frozen=True)
+class Config:
+    """One run: from text to a table of compared methods."""
+
+    run: str = ""
+    """The run's folder; empty: runs/ and the name of the configuration file."""
+    seed: int = 0
+    """Everything random follows from it and from names."""
+    seeds: tuple[int, ...] = ()
+    """Several runs, one a seed, in run/seed-N, and their mean in one table; none: the one seed."""
+    base: BaseConfig = BaseConfig()
+    data: DataConfig = DataConfig()
+    experts: Recipe = Recipe()
+    methods: tuple[str, ...] = ("base", "uniform")
+    """Rows of the table: `phatgoose`, `arrow(factor)`, `arrow(factor, k=2)`; options are the method's own."""
+    evaluation: EvaluationConfig = EvaluationConfig()
+    checkpoint: CheckpointConfig = CheckpointConfig()
+    accept_code: bool = False
+    """Go on in a folder that other code made."""
+
+
+def check(config: Config) -> Config:
+    """The config, if it can be run. Raises UserError naming the first field that cannot be."""
+    data, suite = config.data, config.data.source == "generated"
+    if not (suite or data.source == "folder" or data.source.startswith("tfds:")):
+        raise UserError(f"data.source is {data.source!r}: expected generated, folder or tfds:NAME")
+    if suite and data.folder is not None:
+        raise UserError("data.folder is given, but data.source is generated: say --data folder to read it")
+    if data.source == "folder" and data.folder is None:
+        raise UserError("data.source is folder, but data.folder is not given: say --data-dir FOLDER")
+    if not suite and not data.held_in:
+        raise UserError("data.held_in is empty: name the tasks that experts are trained on")
+    if twice := _first_twice(data.held_in + data.held_out):
+        raise UserError(f"task {twice!r} is named twice in data.held_in and data.held_out: name it once")
+    if twice := _first_twice(config.seeds):
+        raise UserError(f"seed {twice} is in seeds twice: name it once")
+    if config.experts.layers is not None and not config.experts.layers:
+        raise UserError("experts.layers is empty: name at least one layer, or say None for all of them")
+    for name, value, least in _bounds(config):
+        if not (isfinite(value) and value >= least):
+            raise UserError(f"{name} is {value}: expected {least} or more")
+    if suite:
+        generated.check(data.suite)
+    rows(config)
+    return config
+
+
+def rows(config: Config) -> tuple[MethodRow, ...]:
+    """The rows of the table, parsed. Raises UserError for a wrong one, none, or one that is named twice."""
+    if not config.methods:
+        raise UserError("methods is empty: name at least one, as in --methods uniform phatgoose")
+    if twice := _first_twice(config.methods):
+        raise UserError(f"method {twice!r} is in methods twice: name it once")
+    return tuple(parse_row(text) for text in config.methods)
+
+
+def by_seed(config: Config) -> tuple[Config, ...]:
+    """One config for each of `seeds`, in a run folder of its own; the config itself when there are none."""
+    if not config.seeds:
+        return (config,)
+    return tuple(
+        replace(config, seed=seed, seeds=(), run=f"{config.run}/seed-{seed}") for seed in config.seeds
+    )
+
+
+def plain(config: Config) -> dict[str, Any]:
+    """The config as nested dicts of plain values, as config.json holds it."""
+    return asdict(config)
+
+
+def _bounds(record: Any, prefix: str = "") -> list[tuple[str, int | float, int]]:
+    """(field, value, least) of numbers: none is negative, and what is counted is at least one."""
+    found: list[tuple[str, int | float, int]] = []
+    for field in fields(record):
+        value, name = getattr(record, field.name), prefix + field.name
+        if is_dataclass(value):
+            found += _bounds(value, f"{name}.")
+        elif (
+            isinstance(value, int | float)
+            and not isinstance(value, bool)
+            and not name.startswith("data.suite")
+        ):
+            counted = isinstance(value, int) and field.name != "seed"
+            found.append((name, value, 1 if counted else 0))
+    return found
+
+
+def _first_twice(values: tuple[Any, ...]) -> Any:
+    return next((value for place, value in enumerate(values) if value in values[:place]), None)
