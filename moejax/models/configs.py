@@ -126,7 +126,8 @@ def hf_config(config: EncoderConfig | DecoderConfig) -> dict[str, Any]:
     found = {"model_type": name} | extra
     for ours, (theirs, _) in FAMILIES[name].fields.items():
         value = getattr(config, ours)
-        found[theirs] = back[value] if ours == "activation" else value
+        if value is not None:
+            found[theirs] = back[value] if ours == "activation" else value
     again = configure(found, "this config", config.dtype)
     lost = [f.name for f in fields(config) if f.name not in ("remat", "temperature")
             and getattr(again, f.name) != getattr(config, f.name)]  # fmt: skip
