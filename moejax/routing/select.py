@@ -64,8 +64,12 @@ def _align(present: Bool[Array, "e"], scores: Float[Array, "*n e"]) -> Bool[Arra
 
 
 def _choose(scores: Float[Array, "*n e"], present: Bool[Array, "e"], k: int):
-    """The k best present experts: their scores, their numbers, and whether each place is really filled."""
-    k = min(k, scores.shape[-1])
-    present = _align(present, scores)
-    values, index = jax.lax.top_k(jnp.where(present, scores.astype(jnp.float32), FAR), k)
-    return values, index, jnp.take_along_axis(present, index, axis=-1)
+    """The k best present experts: their scores, their numbers, and whether each place is really filled.
+
+    -0.0 ties with 0.0: `lax.top_k` alone would put it behind.
+    """
+    scores, present = scores.astype(jnp.float32), _align(present, scores)
+    order = jnp.where(present, jnp.where(scores == 0, 0.0, scores), FAR)
+    _, index = jax.lax.top_k(jax.lax.stop_gradient(order), min(k, scores.shape[-1]))
+    values, chosen = (jnp.take_along_axis(leaf, index, axis=-1) for leaf in (scores, present))
+    return values, index, chosen
