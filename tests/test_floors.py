@@ -15,7 +15,7 @@ FLOORS = (
     ("site", "joint", "adapted", "places", "contract"),
     ("train", "evaluate"),
     ("methods",),
-    ("config", "load_config", "method_row", "cli", "advise", "commands", "__main__"),
+    ("config", "load_config", "method_row", "cli", "scene", "stages", "advise", "commands", "__main__"),
 )
 FLOOR = {part: number for number, parts in enumerate(FLOORS) for part in parts}
 STRANGERS = (
