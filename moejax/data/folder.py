@@ -5,7 +5,7 @@ import gzip
 import json
 import os
 import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,11 +28,17 @@ def read_folder(folder: str | Path, names: Sequence[str] | None = None) -> tuple
             raise UserError(
                 f"{folder / DESCRIPTION}: {name!r} is no name for a task; use one without / or .."
             )
-        if name not in described:
-            close = difflib.get_close_matches(name, described, n=1)
-            hint = f"did you mean {close[0]}?" if close else f"it has {', '.join(sorted(described)[:8])}"
-            raise UserError(f"{folder} has no task {name!r}; {hint}")
+        named(name, described, str(folder))
     return tuple(_task(folder, name, described[name]) for name in (described if names is None else names))
+
+
+def named(name: str, known: Mapping[str, Any], where: str) -> Any:
+    """`known[name]`; raises UserError with a suggestion where there is none."""
+    if name not in known:
+        close = difflib.get_close_matches(name, known, n=1)
+        hint = f"did you mean {close[0]}?" if close else f"it has {', '.join(sorted(known)[:8])}"
+        raise UserError(f"{where} has no task {name!r}; {hint}")
+    return known[name]
 
 
 def _described(path: Path) -> dict[str, Any]:
@@ -152,10 +158,16 @@ def _row(
     return said["split"], Row(said["input"], instruction, said["target"], own, group)
 
 
-def write_folder(tasks: Iterable[Task], folder: str | Path) -> None:
-    """Tasks in the documented form; every file is whole or not there, tasks.json last."""
-    folder, described = Path(folder), {}
+def write_folder(
+    tasks: Iterable[Task], folder: str | Path, notes: Mapping[str, Mapping[str, Any]] = {}
+) -> None:
+    """Put tasks into a folder, in the documented form, beside those that it has; tasks.json comes last.
+
+    notes: more keys of tasks.json, by task. Every file is whole or not there.
+    """
+    folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
+    described = _described(folder / DESCRIPTION) if (folder / DESCRIPTION).exists() else {}
     for task in tasks:
         lines = [_said(task, split, row) for split in SPLITS for row in task.rows[split]]
         text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
@@ -163,7 +175,7 @@ def write_folder(tasks: Iterable[Task], folder: str | Path) -> None:
         described[task.name] = {
             "kind": task.kind, "cluster": task.cluster, "instruction": task.instruction,
             "choices": task.choices, "label_text": dict(zip(task.choices, task.label_text, strict=True)),
-            "skills": task.skills,
+            "skills": task.skills, **notes.get(task.name, {}),
         }  # fmt: skip
     _put(folder / DESCRIPTION, (json.dumps(described, indent=1, ensure_ascii=False) + "\n").encode())
 
