@@ -89,13 +89,18 @@ def ours_logits(base, tokens, mask):
 
 @pytest.mark.parametrize("activation", ["gelu", "gelu_tanh", "relu"])
 def test_bert(activation, tmp_path):
+    import torch
+
     base = random_base(dataclasses.replace(ENCODER, activation=activation))
     save(base, tmp_path)
     model = theirs(tmp_path, "BertModel")
     for side in ("left", "right"):
         tokens, mask, positions = texts(side)
         other = call(model, input_ids=tokens, attention_mask=mask.astype(int), position_ids=positions)
-        assert close(ours_encoded(base, tokens, mask), other.last_hidden_state, mask, 2)
+        hidden, expected = ours_encoded(base, tokens, mask), other.last_hidden_state
+        assert close(hidden, expected, mask, 2)
+        words = np.array(base.params["embed"]["embedding"]).T  # logits of a head tied to the word embedding
+        assert close(hidden @ words, expected @ torch.tensor(words), mask, 4)
     wrong = "relu" if activation == "gelu_tanh" else "gelu_tanh"
     wrong = dataclasses.replace(
         base, model=make_model(dataclasses.replace(base.model.config, activation=wrong))
