@@ -24,6 +24,8 @@ class BaseConfig:
     """A folder as Hugging Face lays it out, a name on its hub, or `minilm`: the installed MiniLM-L6."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Numbers in which the model computes; parameters of experts and routers stay float32."""
+    remat: bool = False
+    """Compute activations of a block again in the backward pass: less memory, a third more time."""
     allow_mismatch: Annotated[bool, arg(aliases=["--allow-base-mismatch"])] = False
     """Take experts although they say that they were trained on another base."""
 

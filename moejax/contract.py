@@ -10,8 +10,9 @@ A method turns a pool of experts, and only the data that it is granted, into a r
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
+import jax
 import numpy as np
 
 from moejax.adapted import Adapted
@@ -22,6 +23,7 @@ from moejax.taxonomy import Card
 from moejax.types import Batch, PyTree
 
 
+@runtime_checkable
 class Rows(Protocol):
     """Rows that a grant hands out: arrays only, no names of tasks, never a test row."""
 
@@ -39,6 +41,7 @@ class Split(NamedTuple):
     validation: Rows
 
 
+@runtime_checkable
 class Grants(Protocol):
     """What a fit may read; anything that `needs(config)` does not list raises AccessDenied."""
 
@@ -56,12 +59,22 @@ class Grants(Protocol):
 
 
 class Fitted(NamedTuple):
-    """A router: leaves {"places": {path: leaves [s, …]}, "knobs": {name: array}}, and what a fit may replace."""
+    """A router: leaves {"places": {path: leaves [s, …]}, "knobs": {name: array}}, and what a fit may replace.
+
+    names: the experts, in the order that the leaves have. bank, patch: what replaces the pool's bank, and leaves
+    of the base by path. trained: how many numbers were learned, by contributors or here.
+    """
 
     router: PyTree
     names: tuple[str, ...]
     bank: Bank | None = None
     patch: Mapping[str, Any] = {}
+    trained: int = 0
+
+
+def count(tree: PyTree) -> int:
+    """How many numbers a tree holds."""
+    return sum(int(np.size(leaf)) for leaf in jax.tree.leaves(tree))
 
 
 Extras = dict[str, dict[str, Any]]  # extra -> path -> [s, d], of one expert

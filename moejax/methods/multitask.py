@@ -6,13 +6,14 @@ from typing import Any
 import jax.numpy as jnp
 
 from moejax.adapted import Adapted
-from moejax.contract import Fitted, Grants, Method
+from moejax.contract import Fitted, Grants, Method, count
 from moejax.experts.bank import stack
 from moejax.experts.pool import Pool
 from moejax.models.base import Base
 from moejax.places import LINEARS, Lora, Uniform
 from moejax.taxonomy import Card, infobox
-from moejax.train.experts import Recipe, fresh
+from moejax.train.experts import adapted_sites, fresh, trainable
+from moejax.train.optimiser import Optimiser
 from moejax.train.rows import pooled
 
 CARD = Card(
@@ -25,9 +26,13 @@ CARD = Card(
 
 @dataclass(frozen=True)
 class Config:
-    """The recipe of the one adapter; the experts' own by default, for as many steps as all of them together."""
+    """The one adapter: rank and alpha, and its training. It adapts the linears that the experts adapt."""
 
-    recipe: Recipe = Recipe()
+    rank: int = 8
+    alpha: float = 16.0
+    steps: int = 150
+    batch: int = 32
+    rate: float = 5e-3
 
 
 def adapt(config: Config, base: Base) -> Adapted:
@@ -38,19 +43,18 @@ def adapt(config: Config, base: Base) -> Adapted:
 def fit(config: Config, base: Base, pool: Pool, grants: Grants, work: Any) -> Fitted:
     """Train a new LoRA on all experts' training rows in one shuffled pass; it replaces the bank."""
     rows = {name: grants.expert_labels(name).train for name in pool.names}
-    bank = stack([fresh(base, "multitask", config.recipe, work.seed)], base.shapes, base.layers)
-    router = {"places": {}, "knobs": {}}
+    bank = stack([fresh(base.shapes, "multitask", adapted_sites(pool.bank), config, work.seed)], base.shapes, base.layers)
+    router, start = {"places": {}, "knobs": {}}, trainable(bank)
     arrays = METHOD.arrays(config, base, pool, Fitted(router, pool.names, bank))
-    start = {"bank": {"sites": {p: {"a": s.a, "b": s.b} for p, s in bank.sites.items()}}}
     trained = work.train(
-        "adapter", adapt(config, base), arrays, start,
-        pooled(rows, pool.names, config.recipe.batch, work.seed), config.recipe.optimiser,
+        "adapter", adapt(config, base), arrays, start, pooled(rows, pool.names, config.batch, work.seed),
+        Optimiser(config.rate, config.steps),
     )["bank"]["sites"]  # fmt: skip
     sites = {
         path: s._replace(**{name: jnp.asarray(leaf) for name, leaf in trained[path].items()})
         for path, s in bank.sites.items()
     }
-    return Fitted(router, pool.names, bank._replace(sites=sites))
+    return Fitted(router, pool.names, bank._replace(sites=sites), trained=count(start))
 
 
 METHOD = Method(CARD, Config, adapt, fit=fit)

@@ -16,7 +16,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from moejax.adapted import Adapted
-from moejax.contract import Extras, Fitted, Grants, Method, Rows, plain_arrays
+from moejax.contract import Extras, Fitted, Grants, Method, Rows, count, plain_arrays
 from moejax.experts.pool import Pool
 from moejax.joint import Next, Site
 from moejax.models.base import Base
@@ -95,7 +95,8 @@ def contribute(
 def fit(config: Config, base: Base, pool: Pool, grants: Grants, work: Any) -> Fitted:
     """Stack the gates that the contributors handed over; nothing is learned."""
     gates = pool.stacked_extra("gate")
-    return Fitted({"places": {p: {"gate": gate} for p, gate in gates.items()}, "knobs": {}}, pool.names)
+    places = {path: {"gate": gate} for path, gate in gates.items()}
+    return Fitted({"places": places, "knobs": {}}, pool.names, trained=count(places))
 
 
 METHOD = Method(CARDS["phatgoose"], Config, adapt, fit=fit, contribute=contribute)

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from moejax.adapted import Adapted
-from moejax.contract import Fitted, Grants, Method
+from moejax.contract import Fitted, Grants, Method, count
 from moejax.experts.pool import Pool
 from moejax.joint import Site
 from moejax.models.base import Base
@@ -58,7 +58,7 @@ def fit(config: Config, base: Base, pool: Pool, grants: Grants, work: Any) -> Fi
     stream = pooled(rows, pool.names, config.batch, work.seed)
     optimiser = Optimiser(config.rate, config.steps)
     trained = work.train("gates", adapt(config, base), arrays, {"router": {"places": gates}}, stream, optimiser)
-    return Fitted(start | trained["router"], pool.names)
+    return Fitted(start | trained["router"], pool.names, trained=count(gates))
 
 
 METHOD = Method(CARD, Config, adapt, fit=fit)

@@ -1,7 +1,8 @@
 """Experts trained independently, but together: stacked LoRAs over one frozen base, each row bound to its expert."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Protocol
 
 import jax
 import numpy as np
@@ -10,7 +11,7 @@ from moejax.adapted import Adapted
 from moejax.contract import Rows
 from moejax.experts import lora
 from moejax.experts.bank import Bank, stack
-from moejax.experts.expert import Expert
+from moejax.experts.expert import Expert, SiteKey
 from moejax.models.base import Base
 from moejax.places import LINEARS, Lora, own_expert
 from moejax.train.optimiser import Optimiser
@@ -39,16 +40,37 @@ class Recipe:
     """How its factors are trained."""
 
 
-def fresh(base: Base, name: str, recipe: Recipe, seed: int) -> Expert:
+class Factors(Protocol):
+    """What a fresh LoRA is made of."""
+
+    @property
+    def rank(self) -> int: ...
+
+    @property
+    def alpha(self) -> float: ...
+
+
+def fresh(
+    shapes: Mapping[str, tuple[int, int]], name: str, sites: Iterable[SiteKey], factors: Factors, seed: int
+) -> Expert:
     """An expert before training: A ~ N(0, 1/d) from the seed and the expert's name, B = 0."""
     key, loras = jax.random.key(seed_of(name, seed)), {}
-    layers = range(base.layers) if recipe.layers is None else recipe.layers
-    for path in recipe.targets:
-        d, f = base.shapes[path]
-        for layer in layers:
-            own = jax.random.fold_in(key, seed_of(f"{path}:{layer}", 0))
-            loras[path, layer] = lora.init(own, d, f, recipe.rank, recipe.alpha)
+    for path, layer in sites:
+        own = jax.random.fold_in(key, seed_of(f"{path}:{layer}", 0))
+        loras[path, layer] = lora.init(own, *shapes[path], factors.rank, factors.alpha)
     return Expert(name, {}, loras)
+
+
+def sites_of(recipe: Recipe, layers: int) -> list[SiteKey]:
+    """The linears that a recipe adapts, of a base with this many layers."""
+    chosen = range(layers) if recipe.layers is None else recipe.layers
+    return [(path, layer) for path in recipe.targets for layer in chosen]
+
+
+def adapted_sites(bank: Bank) -> list[SiteKey]:
+    """The linears that any expert of a bank may adapt."""
+    slots = {path: np.asarray(stack.slot) for path, stack in bank.sites.items()}
+    return [(path, layer) for path, slot in slots.items() for layer in np.flatnonzero(slot >= 0).tolist()]
 
 
 def train_together(
@@ -59,7 +81,8 @@ def train_together(
     The numbers are those of training each alone: seeds come from names, and no quantity is shared.
     """
     names = sorted(rows)
-    before = [fresh(base, one, recipe, work.seed) for one in names]
+    sites = sites_of(recipe, base.layers)
+    before = [fresh(base.shapes, one, sites, recipe, work.seed) for one in names]
     bank = stack(before, base.shapes, base.layers)
     trained = work.train(
         name, Adapted(base.model, ((LINEARS, Lora("output")),), route=own_expert),

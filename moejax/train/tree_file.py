@@ -16,7 +16,7 @@ def flatten(tree: PyTree, prefix: str = "") -> dict[str, np.ndarray]:
     if hasattr(tree, "_asdict"):
         tree = tree._asdict()
     if not isinstance(tree, Mapping):
-        return {} if tree is None else {prefix: np.ascontiguousarray(np.asarray(tree))}
+        return {} if tree is None else {prefix: np.asarray(tree, order="C")}
     flat: dict[str, np.ndarray] = {}
     for name, part in tree.items():
         flat |= flatten(part, f"{prefix}|{name}" if prefix else str(name))

@@ -1,0 +1,41 @@
+"""results.json: every number of a comparison, and what made it."""
+
+import platform
+from collections.abc import Mapping, Sequence
+from importlib.metadata import version
+from statistics import mean
+from typing import Any
+
+import jax
+
+PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy", "transformers", "grain")
+
+
+def provenance() -> dict[str, Any]:
+    """Versions and device of this process."""
+    device = jax.devices()[0]
+    return {
+        "versions": {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}},
+        "device": f"{device.platform} {device.device_kind} × {jax.device_count()}",
+    }
+
+
+def averaged(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The mean of several runs that differ in their seed alone: each number is the mean over seeds.
+
+    Interval bounds are averaged too, so they say how wide a single run's interval is.
+    """
+    first = runs[0]
+    rows = [_mean([run["rows"][i] for run in runs]) for i in range(len(first["rows"]))]
+    seeds = [seed for run in runs for seed in run["seeds"]]
+    return {**first, "title": f"{first['title'].split(',')[0]}, mean of seeds {seeds}", "seeds": seeds, "rows": rows}
+
+
+def _mean(values: Sequence[Any]) -> Any:
+    """Leaf by leaf: numbers are averaged, the rest is the first's."""
+    first = values[0]
+    if isinstance(first, Mapping):
+        return {name: _mean([value[name] for value in values]) for name in first if all(name in v for v in values)}
+    if isinstance(first, bool) or not isinstance(first, int | float):
+        return first
+    return first if all(value == first for value in values) else mean(values)

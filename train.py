@@ -1,0 +1,27 @@
+"""Make experts and routers: text in, a run folder out. `python train.py --config configs/NAME.py`."""
+
+import sys
+
+from rich.console import Console
+
+from moejax import stages
+from moejax.cli import main
+from moejax.config import FREE, Config, by_seed, plain
+from moejax.scene import make_scene
+from moejax.train.run_folder import open_run
+
+
+def train(config: Config) -> None:
+    """Train experts apart (in one program), let contributors add what methods need, and fit every router."""
+    console = Console()
+    for one in by_seed(config):
+        with open_run(one.run, plain(one), FREE, one.accept_code) as run:
+            console.print(f"run {one.run}, seed {one.seed}", markup=False)
+            scene = make_scene(one, run, console)
+            pool = stages.make_experts(one, scene, run, console)
+            pool = stages.contribute(one, scene, pool, run, console)
+            stages.fit_routers(one, scene, pool, run, console)
+
+
+if __name__ == "__main__":
+    sys.exit(main(train, script="train.py", description=train.__doc__ or ""))
