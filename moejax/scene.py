@@ -80,16 +80,22 @@ def make_scene(config: Config, run: Any, console: Console) -> Scene:
     phrases = labels(tasks.values())
     base = replace(base, labels=label_vectors(base, phrases))
     parts = [(name, s, task.rows[s]) for name, task in tasks.items() for s in SPLITS if task.rows[s]]
-    encoded = [encode(tasks[n], rows, base.tokenizer, config.data.window, base.kind, phrases) for n, _, rows in parts]
+    encoded = [
+        encode(tasks[n], rows, base.tokenizer, config.data.window, base.kind, phrases) for n, _, rows in parts
+    ]
     width, options = widest(encoded)
     whole = rows_stack([collate(part, width=width, options=options) for part in encoded])
     cut = sum(part.cut for part in encoded)
-    console.print(f"{len(tasks)} tasks, {len(whole.tokens)} texts of up to {width} tokens; {cut} were cut to fit")
+    console.print(
+        f"{len(tasks)} tasks, {len(whole.tokens)} texts of up to {width} tokens; {cut} were cut to fit"
+    )
     lowest = min(config.experts.layers or (0,))
     top = base
     if lowest:
         size = features.size(whole, base.model.config.width)
-        console.print(f"activations below layer {lowest}: {size / 1e6:.0f} MB in {run.folder / 'features.npy'}")
+        console.print(
+            f"activations below layer {lowest}: {size / 1e6:.0f} MB in {run.folder / 'features.npy'}"
+        )
         cached = features.features(
             base.model, base.params, whole, lowest, run.folder / "features.npy", progress=console.is_terminal
         )
@@ -114,10 +120,15 @@ def label_vectors(base: Base, phrases: list[str], size: int = 64) -> Float[Array
     for start in range(0, len(phrases), size):
         some = phrases[start : start + size]
         text = base.tokenizer(
-            some + [""] * (size - len(some)), padding=True, return_special_tokens_mask=True, return_tensors="np"
+            some + [""] * (size - len(some)),
+            padding=True,
+            return_special_tokens_mask=True,
+            return_tensors="np",
         )
         mask = text["attention_mask"].astype(bool)
         pool = mask & ~text["special_tokens_mask"].astype(bool)
-        batch = Batch(jnp.asarray(text["input_ids"], jnp.int32), jnp.asarray(mask), jnp.asarray(mask), jnp.asarray(pool))
+        batch = Batch(
+            jnp.asarray(text["input_ids"], jnp.int32), jnp.asarray(mask), jnp.asarray(mask), jnp.asarray(pool)
+        )
         found.append(jax.jit(lambda a, b: vectors(Adapted(base.model), a, b)[0])(arrays, batch)[: len(some)])
     return jnp.concatenate(found)

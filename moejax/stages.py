@@ -30,7 +30,9 @@ from moejax.train.run_folder import RunFolder, read_json
 from moejax.train.work import Work
 from moejax.types import NotApplicable, UserError
 
-TARGET = frozenset({"target_inputs", "target_labels", "test_inputs", "test_labels"})  # one fit for each target
+TARGET = frozenset(
+    {"target_inputs", "target_labels", "test_inputs", "test_labels"}
+)  # one fit for each target
 
 
 def work_of(config: Config, run: RunFolder, *name: str, progress: bool = False) -> Work:
@@ -117,7 +119,9 @@ def _fit(
     """One router, fitted on what its method may read, written into the run."""
     method = load(row.name)
     needs = method.needs(row.config)
-    grants = Grants(needs, {name: scene.split(name) for name in scene.held_in}, _target(config, scene, target))
+    grants = Grants(
+        needs, {name: scene.split(name) for name in scene.held_in}, _target(config, scene, target)
+    )
     work = work_of(config, run, "routers", f"{row.label}@{target}" if target else row.label)
     allowed = pool.allow(*method.card.extras)
     fitted = method.fit(row.config, scene.top, allowed, grants, work)
@@ -131,7 +135,9 @@ def _target(config: Config, scene: Scene, name: str | None) -> Target | None:
         return None
     split = scene.rows[name]
     if "train" not in split:
-        raise UserError(f"held-out task {name!r} has no training rows to draw {config.evaluation.shots} shots from")
+        raise UserError(
+            f"held-out task {name!r} has no training rows to draw {config.evaluation.shots} shots from"
+        )
     shots = few(split["train"], config.evaluation.shots, seed_of(f"shots:{name}", config.seed))
     return Target(name, scene.split(name)._replace(train=shots, validation=shots), split["test"])
 
@@ -146,9 +152,7 @@ def truths(scene: Scene) -> dict[str, Truth]:
     return found
 
 
-def answer(
-    config: Config, scene: Scene, pool: Pool, run: RunFolder, row: MethodRow
-) -> tuple[Answers, Cost]:
+def answer(config: Config, scene: Scene, pool: Pool, run: RunFolder, row: MethodRow) -> tuple[Answers, Cost]:
     """The choices of one row of the table for all test rows it applies to, and what a batch of it costs."""
     method = load(row.name)
     needs = method.needs(row.config)
@@ -161,7 +165,9 @@ def answer(
         found, price = {}, None
         for name in names:
             target = name if needs & TARGET else None
-            fitted, ordered = router_file.load(run.router(row.label, target), method, row.config, scene.base, pool)
+            fitted, ordered = router_file.load(
+                run.router(row.label, target), method, row.config, scene.base, pool
+            )
             arrays = method.arrays(row.config, scene.top, ordered, fitted)
             adapted, test = method.adapt(row.config, scene.top), scene.rows[name]["test"]
             if "test_task" in needs:
@@ -221,7 +227,10 @@ def compare(config: Config, scene: Scene, pool: Pool, run: RunFolder, console: C
         "seeds": [config.seed],
         "groups": sorted({group for truth in right.values() for group in np.unique(truth.group).tolist()}),
         "rows": lines,
-        "tuned_on": {"the configuration's settings": "validation rows, seed 0", "task_arithmetic lambda": "validation"},
+        "tuned_on": {
+            "the configuration's settings": "validation rows, seed 0",
+            "task_arithmetic lambda": "validation",
+        },
         "config": plain(config),
         "keys": read_json(run.folder / "config.json")["keys"],
         **provenance(),

@@ -172,12 +172,17 @@ def write_folder(
         lines = [_said(task, split, row) for split in SPLITS for row in task.rows[split]]
         text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
         _put(folder / f"{task.name}.jsonl.gz", gzip.compress(text.encode(), 9, mtime=0))
-        described[task.name] = {
-            "kind": task.kind, "cluster": task.cluster, "instruction": task.instruction,
-            "choices": task.choices, "label_text": dict(zip(task.choices, task.label_text, strict=True)),
-            "skills": task.skills, **notes.get(task.name, {}),
-        }  # fmt: skip
+        described[task.name] = description(task) | dict(notes.get(task.name, {}))
     _put(folder / DESCRIPTION, (json.dumps(described, indent=1, ensure_ascii=False) + "\n").encode())
+
+
+def description(task: Task) -> dict[str, Any]:
+    """What tasks.json says of a task."""
+    return {
+        "kind": task.kind, "cluster": task.cluster, "instruction": task.instruction,
+        "choices": list(task.choices), "label_text": dict(zip(task.choices, task.label_text, strict=True)),
+        "skills": list(task.skills),
+    }  # fmt: skip
 
 
 def _said(task: Task, split: str, row: Row) -> dict[str, Any]:

@@ -48,4 +48,5 @@ def take(rows: Batch, index: Int[np.ndarray, "n"]) -> Batch:
     leaves: dict[str, Any] = {
         name: None if leaf is None else np.asarray(leaf)[index] for name, leaf in rows._asdict().items()
     }
-    return Batch(**leaves | {"weight": np.ones(len(index), np.float32)})
+    leaves["weight"] = np.ones(len(index), np.float32)
+    return Batch(**leaves)

@@ -45,7 +45,9 @@ def result(
     splits: dict[str, Any] = {}
     for split, held_in in (("held_in", True), ("held_out", False)):
         names = [name for name in truths if truths[name].held_in == held_in and name in answers]
-        splits[split] = {g: _mean(names, g, answers, uniform, truths, samples, seed) for g in groups} if names else None
+        splits[split] = (
+            {g: _mean(names, g, answers, uniform, truths, samples, seed) for g in groups} if names else None
+        )
     return {"tasks": tasks, **splits}
 
 
@@ -74,6 +76,8 @@ def _mean(
     )  # fmt: skip
     return {
         "accuracy": float(np.mean([accuracy(found, right) for found, _, right in cut.values()])),
-        "balanced_accuracy": float(np.mean([balanced_accuracy(found, right) for found, _, right in cut.values()])),
+        "balanced_accuracy": float(
+            np.mean([balanced_accuracy(found, right) for found, _, right in cut.values()])
+        ),
         "against_uniform": {"difference": gap, "low": low, "high": high},
     }

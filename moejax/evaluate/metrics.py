@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Int
 
 
 def accuracy(found: Int[np.ndarray, "n"], truth: Int[np.ndarray, "n"]) -> float:

@@ -28,14 +28,21 @@ def averaged(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     first = runs[0]
     rows = [_mean([run["rows"][i] for run in runs]) for i in range(len(first["rows"]))]
     seeds = [seed for run in runs for seed in run["seeds"]]
-    return {**first, "title": f"{first['title'].split(',')[0]}, mean of seeds {seeds}", "seeds": seeds, "rows": rows}
+    return {
+        **first,
+        "title": f"{first['title'].split(',')[0]}, mean of seeds {seeds}",
+        "seeds": seeds,
+        "rows": rows,
+    }
 
 
 def _mean(values: Sequence[Any]) -> Any:
     """Leaf by leaf: numbers are averaged, the rest is the first's."""
     first = values[0]
     if isinstance(first, Mapping):
-        return {name: _mean([value[name] for value in values]) for name in first if all(name in v for v in values)}
+        return {
+            name: _mean([value[name] for value in values]) for name in first if all(name in v for v in values)
+        }
     if isinstance(first, bool) or not isinstance(first, int | float):
         return first
     return first if all(value == first for value in values) else mean(values)

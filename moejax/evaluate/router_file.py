@@ -50,7 +50,9 @@ def load(folder: Path, method: Method, config: Any, base: Base, pool: Pool) -> t
     if record["method"] != method.card.key:
         raise UserError(f"{folder}: a router of {record['method']!r}, expected one of {method.card.key!r}")
     if record["base"] != base.fingerprint:
-        raise UserError(f"{folder}: fitted on another base (fingerprint {record['base']}); fit it again on this")
+        raise UserError(
+            f"{folder}: fitted on another base (fingerprint {record['base']}); fit it again on this"
+        )
     _same_experts(folder, record["experts"], pool)
     tree = tree_file.load(folder / "router.safetensors")
     router = {"places": {}, "knobs": {}} | _arrays(tree.get("router", {}))
@@ -63,16 +65,22 @@ def _same_experts(folder: Path, fitted: dict[str, str], pool: Pool) -> None:
     found = {name: info.get("hash") for name, info in zip(pool.names, pool.infos, strict=True)}
     for name in fitted:
         if name not in found:
-            raise UserError(f"{folder}: was fitted with expert {name!r}, which the pool lacks; add it or fit again")
+            raise UserError(
+                f"{folder}: was fitted with expert {name!r}, which the pool lacks; add it or fit again"
+            )
         if fitted[name] != found[name]:
             raise UserError(f"{folder}: expert {name!r} has changed since the fit; fit again")
     for name in found:
         if name not in fitted:
-            raise UserError(f"{folder}: the pool has expert {name!r}, which the fit did not; drop it or fit again")
+            raise UserError(
+                f"{folder}: the pool has expert {name!r}, which the fit did not; drop it or fit again"
+            )
 
 
 def _arrays(tree: Any) -> Any:
-    return {name: _arrays(leaf) for name, leaf in tree.items()} if isinstance(tree, dict) else jnp.asarray(tree)
+    return (
+        {name: _arrays(leaf) for name, leaf in tree.items()} if isinstance(tree, dict) else jnp.asarray(tree)
+    )
 
 
 def _bank(tree: Any) -> Bank:

@@ -15,7 +15,14 @@ DASH = "–"
 def columns(results: Mapping[str, Any]) -> list[str]:
     """Names of the columns: the method, each split and group with its interval, and the costs."""
     heads = [f"{split} {group}".strip() for split, group in _cells(results)]
-    return ["method", *(h for head in heads for h in (head, "± uniform")), "trained", "fit s", "time", "memory"]
+    return [
+        "method",
+        *(h for head in heads for h in (head, "± uniform")),
+        "trained",
+        "fit s",
+        "time",
+        "memory",
+    ]
 
 
 def lines(results: Mapping[str, Any]) -> Iterator[tuple[str, list[list[str]]]]:
@@ -43,7 +50,13 @@ def _line(row: Mapping[str, Any], results: Mapping[str, Any]) -> list[str]:
         against = cell["against_uniform"]
         text += [points(cell["balanced_accuracy"]), "" if row["label"] == "uniform" else interval(against)]
     cost = row["cost"]
-    return text + [count(cost["trained"]), f"{cost['fit_seconds']:.0f}", f"{cost['time']:.2f}×", f"{cost['memory']:.2f}×"]
+    return [
+        *text,
+        count(cost["trained"]),
+        f"{cost['fit_seconds']:.0f}",
+        f"{cost['time']:.2f}×",
+        f"{cost['memory']:.2f}×",
+    ]
 
 
 def points(share: float) -> str:

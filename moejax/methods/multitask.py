@@ -43,7 +43,11 @@ def adapt(config: Config, base: Base) -> Adapted:
 def fit(config: Config, base: Base, pool: Pool, grants: Grants, work: Any) -> Fitted:
     """Train a new LoRA on all experts' training rows in one shuffled pass; it replaces the bank."""
     rows = {name: grants.expert_labels(name).train for name in pool.names}
-    bank = stack([fresh(base.shapes, "multitask", adapted_sites(pool.bank), config, work.seed)], base.shapes, base.layers)
+    bank = stack(
+        [fresh(base.shapes, "multitask", adapted_sites(pool.bank), config, work.seed)],
+        base.shapes,
+        base.layers,
+    )
     router, start = {"places": {}, "knobs": {}}, trainable(bank)
     arrays = METHOD.arrays(config, base, pool, Fitted(router, pool.names, bank))
     trained = work.train(

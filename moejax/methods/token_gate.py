@@ -57,7 +57,9 @@ def fit(config: Config, base: Base, pool: Pool, grants: Grants, work: Any) -> Fi
     arrays = METHOD.arrays(config, base, pool, Fitted(start, pool.names))
     stream = pooled(rows, pool.names, config.batch, work.seed)
     optimiser = Optimiser(config.rate, config.steps)
-    trained = work.train("gates", adapt(config, base), arrays, {"router": {"places": gates}}, stream, optimiser)
+    trained = work.train(
+        "gates", adapt(config, base), arrays, {"router": {"places": gates}}, stream, optimiser
+    )
     return Fitted(start | trained["router"], pool.names, trained=count(gates))
 
 

@@ -20,7 +20,13 @@ def size(batch: Batch, width: int, itemsize: int = 4) -> int:
 
 
 def features(
-    model: nn.Module, params: PyTree, whole: Batch, lowest: int, path: Path, batch: int = 64, progress: bool = False
+    model: nn.Module,
+    params: PyTree,
+    whole: Batch,
+    lowest: int,
+    path: Path,
+    batch: int = 64,
+    progress: bool = False,
 ) -> Float[np.ndarray, "n t d"]:
     """Activations that enter layer `lowest`, for all rows; read from `path` when they are there already.
 
