@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Literal
 
 SPLITS = ("train", "validation", "test")
@@ -72,5 +72,20 @@ def data_hash(tasks: Iterable[Task]) -> str:
     """sha256 over all that the tasks say, whatever their order."""
     digest = hashlib.sha256()
     for task in sorted(tasks, key=lambda task: task.name):
-        digest.update(json.dumps(asdict(task), sort_keys=True, ensure_ascii=False).encode())
+        about = [
+            task.name,
+            task.kind,
+            task.cluster,
+            task.instruction,
+            task.choices,
+            task.label_text,
+            task.skills,
+        ]
+        rows = {
+            split: [
+                [row.input, row.instruction, row.target, row.choices, row.group] for row in task.rows[split]
+            ]
+            for split in SPLITS
+        }
+        digest.update(json.dumps([about, rows], ensure_ascii=False).encode())
     return digest.hexdigest()
