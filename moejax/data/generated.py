@@ -126,8 +126,8 @@ def _task(config: SuiteConfig, asked: tuple[str, ...], train: int) -> Task:
         instruction=instruction,
         rows={
             "train": rows("train", "seen", train),
-            "validation": sum((rows("validation", group, config.validation) for group in GROUPS), ()),
-            "test": sum((rows("test", group, config.test) for group in GROUPS), ()),
+            "validation": _alternating(*(rows("validation", group, config.validation) for group in GROUPS)),
+            "test": _alternating(*(rows("test", group, config.test) for group in GROUPS)),
         },
         choices=tuple(_joined(answer) for answer in answers),
         label_text=tuple(
@@ -136,6 +136,11 @@ def _task(config: SuiteConfig, asked: tuple[str, ...], train: int) -> Task:
         ),
         skills=asked,
     )
+
+
+def _alternating(*groups: tuple[Row, ...]) -> tuple[Row, ...]:
+    """Rows of the groups in turn, so that however many are kept, the groups are equal in number."""
+    return tuple(itertools.chain.from_iterable(zip(*groups, strict=True)))
 
 
 def _joined(parts: Sequence[str]) -> str:

@@ -72,6 +72,7 @@ def test_splits_groups_and_counts(suite):
         assert {row.group for row in task.rows["train"]} == {"seen"}
         assert Counter(row.group for row in task.rows["validation"]) == {"seen": 4, "unseen": 4}
         assert Counter(row.group for row in task.rows["test"]) == {"seen": 8, "unseen": 8}
+        assert [row.group for row in task.rows["test"][:4]] == ["seen", "unseen", "seen", "unseen"]
         texts = [row.input for split in SPLITS for row in task.rows[split]]
         assert len(set(texts)) == len(texts)
     assert len(suite.held_in[0].rows["train"]) == 16 and len(suite.held_out[0].rows["train"]) == 12
