@@ -5,7 +5,7 @@ import math
 import os
 import zlib
 from collections.abc import Iterable, Iterator
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -53,7 +53,7 @@ def load(source: str | Path, dtype: str = "float32") -> Base:
     config_file = folder / "config.json"
     config = configure(read_json(config_file), str(config_file), dtype)
     model = make_model(config)
-    shapes = _abstract(model)
+    shapes = _abstract(config)
     found = list(_found(_entries(model, shapes), stored(folder), folder))
     arrays = {path: np.empty(leaf.shape, leaf.dtype) for path, leaf in shapes.items()}
     prints = fingerprint(_filled(arrays, found))
@@ -90,7 +90,7 @@ def random_base(config: EncoderConfig | DecoderConfig, seed: int = 0, scale: flo
     Each leaf is drawn by its path, so that a base with more layers or options keeps the rest.
     """
     model = make_model(config)
-    arrays = {path: _draw(path, leaf, seed, scale) for path, leaf in _abstract(model).items()}
+    arrays = {path: _draw(path, leaf, seed, scale) for path, leaf in _abstract(config).items()}
     params = _tree({path: jnp.asarray(values) for path, values in arrays.items()})
     base = _base(model, params, "", None)
     return _base(model, params, fingerprint(hf_tensors(base)), None)
@@ -164,7 +164,9 @@ def _entries(model: Model, leaves: dict) -> Iterator[Entry]:
             yield Entry(name.format(layer), path, layer, shape)
 
 
-def _abstract(model: Model) -> dict[tuple[str, ...], jax.ShapeDtypeStruct]:
+@lru_cache(maxsize=16)
+def _abstract(config: EncoderConfig | DecoderConfig) -> dict[tuple[str, ...], jax.ShapeDtypeStruct]:
+    model = make_model(config)
     tokens = jnp.zeros((1, 1), jnp.int32)
     return _flat(jax.eval_shape(model.init, jax.random.key(0), tokens, tokens == 0)["params"])
 

