@@ -153,3 +153,8 @@ def test_nothing_to_encode(review, encoder_tokenizer):
 @pytest.mark.parametrize(("length", "width"), [(1, 8), (8, 8), (9, 16), (48, 48)])
 def test_widths_are_bucketed(length, width):
     assert bucket(length) == width
+
+
+def test_an_encoder_needs_its_own_tokenizer(review, decoder_tokenizer):
+    with pytest.raises(UserError, match=r"no \[CLS\] and \[SEP\] tokens"):
+        encode(review, review.rows["train"], decoder_tokenizer, 64, "encoder", labels([review]))
