@@ -1,12 +1,12 @@
 """A row of the table in one word: `phatgoose`, `arrow(factor)`, `arrow(factor, k=2)`.
 
-In brackets stand the method's own options: `field=value`; a bare word that is a choice of one field only; or
-`field(...)` for the fields of a nested record, as in `multitask(recipe(optimiser(steps=150)))`.
+In brackets stand the method's own options: `field=value`, or a bare word that is a choice of one field only.
 """
 
 import ast
+from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import fields, is_dataclass, replace
+from dataclasses import fields, replace
 from difflib import get_close_matches
 from types import UnionType
 from typing import Any, Literal, NamedTuple, Union, get_args, get_origin, get_type_hints
@@ -21,6 +21,17 @@ class MethodRow(NamedTuple):
     label: str
     name: str
     config: Any
+
+
+def short(text: str, among: Sequence[str]) -> str:
+    """A row's name in the table: its choices stay, its settings go, unless another row would then have the name."""
+
+    def bare(label: str) -> str:
+        name, _, rest = label.partition("(")
+        kept = [part.strip() for part in rest.rstrip(")").split(",") if part.strip() and "=" not in part]
+        return f"{name}({', '.join(kept)})" if kept else name
+
+    return bare(text) if sum(bare(label) == bare(text) for label in among) == 1 else text
 
 
 def parse_row(text: str) -> MethodRow:
@@ -40,18 +51,9 @@ def _with(record: Any, call: ast.Call, text: str) -> Any:
     """The record with the options of this call."""
     given: dict[str, Any] = {}
     for part in call.args:
-        if isinstance(part, ast.Call) and isinstance(part.func, ast.Name):
-            inner = getattr(record, _field(record, part.func.id, text))
-            if not is_dataclass(inner):
-                raise UserError(
-                    f"method {text!r}: {part.func.id} has no options of its own, say {part.func.id}=value"
-                )
-            field, value = part.func.id, _with(inner, part, text)
-        elif isinstance(part, ast.Name):
-            field, value = _field_of_choice(record, part.id, text), part.id
-        else:
+        if not isinstance(part, ast.Name):
             raise UserError(f"method {text!r}: {ast.unparse(part)} needs the name of an option, as in k=2")
-        _add(given, field, value, text)
+        _add(given, _field_of_choice(record, part.id, text), part.id, text)
     for word in call.keywords:
         field = _field(record, word.arg or "**", text)
         hint = get_type_hints(type(record))[field]
