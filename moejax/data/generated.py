@@ -32,7 +32,7 @@ class SuiteConfig:
     )  # fmt: skip
     """Kinds of clause, each a held-in skill."""
     pairs: tuple[tuple[str, str], ...] = (
-        ("animal", "place"), ("topic", "person"), ("music", "feeling"),
+        ("topic", "place"), ("animal", "person"), ("music", "feeling"),
         ("food", "weather"), ("transport", "request"), ("person", "music"),
     )  # fmt: skip
     """Held-out tasks: two kinds asked for at once."""
