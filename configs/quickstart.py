@@ -1,7 +1,7 @@
 """The embedded default: MiniLM-L6 over a suite of generated texts where the right expert is known.
 
-    python train.py --config configs/quickstart.py
-    python eval.py --config configs/quickstart.py
+python train.py --config configs/quickstart.py
+python eval.py --config configs/quickstart.py
 """
 
 from moejax.config import Config, DataConfig
@@ -13,12 +13,22 @@ from moejax.train.optimiser import Optimiser
 def config() -> Config:
     """Ten skills, six pairs of skills, one seed."""
     return Config(
-        data=DataConfig(window=72, suite=SuiteConfig(train=256, validation=20, test=75, pair_train=32)),
-        experts=Recipe(rank=8, alpha=16.0, layers=(4, 5), batch=32, optimiser=Optimiser(5e-3, 15)),
+        seed=1,
+        data=DataConfig(
+            window=40,
+            suite=SuiteConfig(
+                train=192, validation=16, test=50, pair_train=32, clauses=(3, 4),
+                pairs=(
+                    ("animal", "place"), ("topic", "place"), ("music", "feeling"),
+                    ("food", "weather"), ("transport", "request"), ("person", "music"),
+                ),
+            ),
+        ),
+        experts=Recipe(rank=8, alpha=16.0, layers=(4, 5), batch=16, optimiser=Optimiser(5e-3, 20)),
         methods=(
             "base", "uniform", "uniform(factor)", "arrow", "arrow(factor)",
-            "phatgoose(steps=15)", "average_activation",
-            "task_arithmetic", "token_gate", "multitask",
+            "phatgoose(steps=15, batch=16)", "average_activation(rows=64, batch=16)",
+            "task_arithmetic(grid=(0.1, 0.2, 0.3, 0.5), rows=32)", "token_gate", "multitask(steps=60)",
             "best_single", "own_expert", "best_single(test)",
         ),
     )  # fmt: skip

@@ -3,11 +3,13 @@
 A user's error is one sentence and exit 2; Ctrl-C and SIGTERM end with the command that goes on, 130 and 143.
 """
 
+import os
 import shlex
 import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from types import FrameType
 
 from moejax.commands.parse import parse
@@ -52,6 +54,7 @@ def main(
 ) -> int:
     """Run a command to its exit status: 0 done, 2 the user's error, 130 Ctrl-C, 143 SIGTERM."""
     given = list(sys.argv[1:] if argv is None else argv)
+    keep_programs()
     script = script or sys.argv[0]
     try:
         with terminable():
@@ -69,6 +72,16 @@ def main(
         print(f"\nstopped; to go on: {shlex.join(['python', script, *given])}", file=sys.stderr)
         return 130 if isinstance(stop, KeyboardInterrupt) else 143
     return 0
+
+
+def keep_programs() -> None:
+    """Keep compiled programs in the user's cache from one command to the next (JAX_COMPILATION_CACHE_DIR moves it)."""
+    import jax
+
+    if jax.config.jax_compilation_cache_dir is None:
+        home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+        jax.config.update("jax_compilation_cache_dir", str(Path(home) / "moejax" / "xla"))
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
 
 
 @contextmanager

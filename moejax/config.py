@@ -58,6 +58,8 @@ class DataConfig:
 class EvaluationConfig:
     """How methods are compared."""
 
+    split: Literal["test", "validation"] = "test"
+    """Rows that are scored: `validation` to settle a configuration without a look at the test rows."""
     shots: int = 16
     """Labelled rows of a target task that a few-shot method gets."""
     samples: int = 1000

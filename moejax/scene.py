@@ -13,11 +13,12 @@ from rich.console import Console
 from moejax.adapted import Adapted, vectors
 from moejax.config import Config
 from moejax.contract import Split
-from moejax.data import generated
+from moejax.data import generated, prepared
 from moejax.data.batch import collate, widest
 from moejax.data.encode import encode
-from moejax.data.folder import read_folder
+from moejax.data.folder import named, read_folder
 from moejax.data.tasks import SPLITS, Task, data_hash, labels
+from moejax.data.tfds_sets import read_tfds
 from moejax.experts.bank import stack
 from moejax.models import minilm, weights
 from moejax.models.base import Base
@@ -63,13 +64,25 @@ def read_tasks(config: Config, folder: Path) -> tuple[tuple[str, ...], tuple[str
     if data.source == "generated":
         suite = generated.generate(replace(data.suite, seed=config.seed))
         held_in, held_out = (tuple(task.name for task in tasks) for tasks in suite)
-        found = suite.held_in + suite.held_out
+        found = prepared.read_prepared(prepared.prepare(suite.held_in + suite.held_out, folder, "generated"))
     else:
         held_in, held_out = data.held_in, data.held_out
-        found = read_folder(data.folder or "", held_in + held_out)
-    limits = dict(zip(SPLITS, (data.train_rows, data.validation_rows, data.test_rows), strict=True))
-    cut = {task.name: replace(task, rows={s: task.rows[s][: limits[s]] for s in SPLITS}) for task in found}
+        found = _given(config, held_in + held_out, folder)
+    limits = {"train": data.train_rows, "validation": data.validation_rows, "test": data.test_rows}
+    cut = {}
+    for task in found:
+        rows = {split: task.rows[split][: limits[split]] for split in SPLITS}
+        cut[task.name] = replace(task, rows=rows | {"test": rows[config.evaluation.split]})
     return held_in, held_out, {name: cut[name] for name in held_in + held_out}
+
+
+def _given(config: Config, names: tuple[str, ...], folder: Path) -> tuple[Task, ...]:
+    """Tasks of a prepared TFDS set, or of a folder of JSONL, which is prepared once for each content."""
+    data = config.data
+    if data.source.startswith("tfds:"):
+        found = {task.name: task for task in read_tfds(data.source.removeprefix("tfds:"), data_dir=data.folder)}
+        return tuple(named(name, found, data.source) for name in names)
+    return prepared.read_prepared(prepared.prepare(read_folder(data.folder or "", names), folder))
 
 
 def make_scene(config: Config, run: Any, console: Console) -> Scene:

@@ -20,7 +20,7 @@ from moejax.evaluate.program import Cost, answers, cost
 from moejax.evaluate.results import provenance
 from moejax.experts import files
 from moejax.experts.pool import Pool, read_pool
-from moejax.method_row import MethodRow
+from moejax.method_row import MethodRow, short
 from moejax.methods import load
 from moejax.scene import Scene
 from moejax.train import tree_file
@@ -211,7 +211,11 @@ def compare(config: Config, scene: Scene, pool: Pool, run: RunFolder, console: C
     uniform = given["uniform"][0] if "uniform" in given else next(iter(given.values()))[0]
     lines = []
     for row in every:
-        record: dict[str, Any] = {"label": row.label, "needs": sorted(load(row.name).needs(row.config))}
+        record: dict[str, Any] = {
+            "label": short(row.label, config.methods),
+            "row": row.label,
+            "needs": sorted(load(row.name).needs(row.config)),
+        }
         record["sight"] = sight(frozenset(record["needs"]))
         if row.label in missing:
             lines.append(record | {"not_applicable": missing[row.label]})

@@ -1,0 +1,61 @@
+"""Real input: MiniLM-L6 over public classification tasks, scored by similarity between text and label description.
+
+    python train.py --config configs/minilm_tasks.py --data-dir FOLDER
+    python eval.py  --config configs/minilm_tasks.py --data-dir FOLDER
+
+FOLDER holds the tasks as JSONL (docs/data.md). `--fast` is a smaller run: 10 held-in tasks, shorter texts.
+Held-out tasks are of other clusters than held-in ones, or of a cluster with another question.
+"""
+
+from dataclasses import replace
+
+from moejax.config import Config, DataConfig
+from moejax.train.experts import Recipe
+from moejax.train.optimiser import Optimiser
+
+METHODS = (
+    "base", "uniform", "uniform(factor)", "arrow", "arrow(factor)",
+    "phatgoose", "average_activation",
+    "task_arithmetic", "token_gate(steps=100)", "multitask(steps=600)",
+    "best_single", "own_expert", "best_single(test)",
+)  # fmt: skip
+
+
+def config() -> Config:
+    """Sixteen held-in and five held-out tasks."""
+    return Config(
+        data=DataConfig(
+            source="folder",
+            held_in=(
+                "sst2", "tweet_sentiment", "tweet_emotion", "tweet_hate", "tweet_offensive", "tweet_irony",
+                "tweet_stance", "subj", "trec", "ag_news", "clickbait", "sms_spam", "banking77", "clinc150",
+                "cad_nli", "sts_level",
+            ),
+            held_out=("mpqa", "cad_imdb", "hwu_scenario", "tweet_emoji", "wic"),
+            window=48, train_rows=1000, validation_rows=100,
+        ),
+        experts=Recipe(rank=8, alpha=16.0, layers=(4, 5), batch=16, optimiser=Optimiser(5e-3, 100)),
+        methods=METHODS,
+    )  # fmt: skip
+
+
+def fast() -> Config:
+    """Ten held-in and five held-out tasks, texts of at most 32 tokens."""
+    whole = config()
+    return replace(
+        whole,
+        data=replace(
+            whole.data,
+            held_in=(
+                "sst2", "tweet_emotion", "tweet_offensive", "tweet_irony", "subj", "trec", "ag_news", "clickbait",
+                "sms_spam", "clinc150",
+            ),
+            held_out=("mpqa", "cad_imdb", "hwu_scenario", "tweet_sentiment", "banking77"),
+            window=32, train_rows=512, validation_rows=40, test_rows=300,
+        ),
+        experts=replace(whole.experts, optimiser=Optimiser(5e-3, 50)),
+        methods=tuple(
+            {"phatgoose": "phatgoose(steps=25, batch=16)", "token_gate(steps=100)": "token_gate",
+             "multitask(steps=600)": "multitask(steps=250)"}.get(name, name) for name in METHODS
+        ),
+    )  # fmt: skip

@@ -1,0 +1,168 @@
+"""train.py and eval.py end to end on a tiny base that is read from a folder: stages, resuming, refusals."""
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tiny_folder
+
+import eval as eval_script
+import train as train_script
+from moejax.cli import main
+from moejax.config import Config, DataConfig, EvaluationConfig
+from moejax.data.generated import SuiteConfig
+from moejax.train.experts import Recipe
+from moejax.train.optimiser import Optimiser
+
+METHODS = (
+    "base", "uniform", "arrow(k=2)", "phatgoose(steps=2, batch=4)", "average_activation(rows=8, batch=4)",
+    "task_arithmetic(grid=(0.3, 1.0), rows=4)", "token_gate(steps=2, batch=4)", "multitask(steps=2, batch=4, rank=2)",
+    "best_single", "own_expert", "best_single(test)",
+)  # fmt: skip
+
+
+def config(base: Path, run: Path, **changes) -> Config:
+    """A run that takes seconds: three skills, one pair, two steps."""
+    suite = SuiteConfig(
+        kinds=("animal", "place", "food"), pairs=(("animal", "place"),), train=12, pair_train=18, validation=4, test=6,
+        clauses=(2, 3),
+    )  # fmt: skip
+    made = Config(
+        run=str(run),
+        data=DataConfig(window=64, suite=suite),
+        experts=Recipe(rank=2, layers=(1,), batch=4, optimiser=Optimiser(1e-2, 3)),
+        methods=METHODS,
+        evaluation=EvaluationConfig(batch=8, samples=50),
+    )
+    return replace(made, base=replace(made.base, source=str(base)), **changes)
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory) -> Path:
+    """A tiny encoder with a tokenizer, as Hugging Face lays it out."""
+    return tiny_folder.encoder(tmp_path_factory.mktemp("base"))
+
+
+@pytest.fixture(scope="module")
+def done(base, tmp_path_factory):
+    """A run from nothing to the table."""
+    settings = config(base, tmp_path_factory.mktemp("run") / "whole")
+    train_script.train(settings)
+    eval_script.evaluate(settings)
+    return settings
+
+
+def results(settings: Config) -> dict:
+    """results.json of a run."""
+    return json.loads((Path(settings.run) / "results.json").read_text())
+
+
+def test_the_table_has_every_method_in_its_group(done):
+    found = {row["label"]: row for row in results(done)["rows"]}
+    assert tuple(found) == METHODS
+    assert [found[name]["sight"] for name in ("base", METHODS[3], METHODS[6], "best_single", "own_expert")] == list(range(5))
+    assert found["own_expert"]["held_out"] is None
+    assert found["best_single"]["held_in"] is None
+    for row in found.values():
+        for split in ("held_in", "held_out"):
+            for group, cell in (row[split] or {}).items():
+                assert group in ("seen", "unseen")
+                assert 0 <= cell["balanced_accuracy"] <= 1
+                low, gap, high = (cell["against_uniform"][name] for name in ("low", "difference", "high"))
+                assert low - 1e-9 <= gap <= high + 1e-9
+        assert row["cost"]["time"] > 0
+    uniform = found["uniform"]["held_in"]["seen"]["against_uniform"]
+    assert uniform == {"difference": 0.0, "low": 0.0, "high": 0.0}
+    assert found["arrow(k=2)"]["cost"]["trained"] == 0
+    assert found[METHODS[3]]["cost"]["trained"] == found[METHODS[6]]["cost"]["trained"] > 0
+
+
+def test_no_method_of_one_target_is_below_its_members_on_the_rows_it_saw(done):
+    """The best single expert by test labels is at least as good on the target as the one chosen from a few."""
+    found = {row["label"]: row["tasks"] for row in results(done)["rows"]}
+    for task, groups in found["best_single(test)"].items():
+        rows = sum(cell["rows"] for cell in groups.values())
+        best = sum(cell["accuracy"] * cell["rows"] for cell in groups.values()) / rows
+        few = sum(cell["accuracy"] * cell["rows"] for cell in found["best_single"][task].values()) / rows
+        assert best >= few - 1e-9
+
+
+def test_a_second_time_skips_what_is_done_and_gives_the_same(done, monkeypatch):
+    before = results(done)
+
+    def never(*args, **kwargs):
+        raise AssertionError("a stage ran again")
+
+    monkeypatch.setattr("moejax.stages.train_together", never)
+    monkeypatch.setattr("moejax.stages.answers", never)
+    monkeypatch.setattr("moejax.stages.router_file.save", never)
+    train_script.train(done)
+    eval_script.evaluate(done)
+    assert results(done) == before
+
+
+def test_a_run_in_another_folder_gives_the_same_numbers(base, done, tmp_path):
+    settings = config(base, tmp_path / "again", methods=METHODS[:4])
+    train_script.train(settings)
+    eval_script.evaluate(settings)
+    for mine, theirs in zip(results(settings)["rows"], results(done)["rows"], strict=False):
+        assert mine["label"] == theirs["label"]
+        assert mine["tasks"] == theirs["tasks"]
+    names = sorted(path.name for path in (Path(done.run) / "experts").iterdir())
+    assert names == ["animal", "food", "place"]
+    for name in names:
+        one, two = (
+            (Path(run) / "experts" / name / "adapter_model.safetensors").read_bytes() for run in (settings.run, done.run)
+        )
+        assert one == two
+
+
+def test_an_interrupted_run_ends_in_the_same_bits(base, done, tmp_path, monkeypatch):
+    settings = config(base, tmp_path / "cut", methods=METHODS[:4])
+    import moejax.train.work as work
+
+    step, calls = work.train_step, []
+
+    def failing(*args, **kwargs):
+        calls.append(1)
+        if len(calls) in (2, 5):
+            raise KeyboardInterrupt
+        return step(*args, **kwargs)
+
+    monkeypatch.setattr(work, "train_step", failing)
+    for _ in range(2):
+        with pytest.raises(KeyboardInterrupt):
+            train_script.train(settings)
+    train_script.train(settings)
+    eval_script.evaluate(settings)
+    for mine, theirs in zip(results(settings)["rows"], results(done)["rows"], strict=False):
+        assert mine["tasks"] == theirs["tasks"]
+    gates = [Path(run) / "experts" / "animal" / "moejax_extras.safetensors" for run in (settings.run, done.run)]
+    from safetensors.numpy import load_file
+
+    one, two = (load_file(path) for path in gates)
+    shared = [name for name in one if name.startswith("gate")]
+    assert shared and all(np.array_equal(one[name], two[name]) for name in shared)
+
+
+def test_another_configuration_is_refused_with_what_differs(base, done, capsys):
+    other = replace(done, experts=replace(done.experts, rank=4))
+    assert main(lambda _: train_script.train(other), ["--config", "configs/quickstart.py"], "train.py") == 2
+    assert "experts.rank: 2 there, 4 here" in capsys.readouterr().err
+
+
+def test_a_decoder_base_is_refused_in_a_sentence(tmp_path, capsys):
+    folder = tiny_folder.decoder(tmp_path / "decoder")
+    settings = config(folder, tmp_path / "run")
+    assert main(lambda _: train_script.train(settings), ["--config", "configs/quickstart.py"], "train.py") == 2
+    assert "take an encoder" in capsys.readouterr().err
+
+
+def test_eval_without_train_says_so(base, tmp_path, done, capsys):
+    settings = config(base, tmp_path / "empty", methods=("base",))
+    shutil.copytree(Path(done.run) / "experts", tmp_path / "kept")
+    assert main(lambda _: eval_script.evaluate(settings), ["--config", "configs/quickstart.py"], "eval.py") == 2
+    assert "run train.py first" in capsys.readouterr().err

@@ -1,0 +1,75 @@
+"""Small things made on the spot: bases, rows, experts and pools for tests."""
+
+from dataclasses import replace
+from functools import cache
+
+import jax.numpy as jnp
+import numpy as np
+
+from moejax.contract import Rows
+from moejax.experts.expert import Expert
+from moejax.experts.lora import Lora
+from moejax.experts.pool import Pool, pool_of
+from moejax.models.base import Base
+from moejax.models.decoder import DecoderConfig
+from moejax.models.encoder import EncoderConfig
+from moejax.models.weights import random_base
+from moejax.train.rows import ArrayRows
+from moejax.types import Batch
+
+VOCAB, CHOICES = 64, 4
+CONFIGS = {
+    "encoder": EncoderConfig(vocab=VOCAB, width=16, layers=2, heads=2, hidden=24, positions=32, remat=False),
+    "decoder": DecoderConfig(vocab=VOCAB, width=16, layers=2, heads=4, kv_heads=2, hidden=24, remat=False),
+}
+EVERYWHERE, ON_TOP = "layers/attn/q", "layers/mlp/down"  # adapted in both layers, and in the upper one alone
+
+
+def fresh(kind: str, labels: int = 8) -> Base:
+    """A random base; an encoder has label vectors."""
+    base = random_base(CONFIGS[kind])
+    if kind == "decoder":
+        return base
+    vectors = np.random.default_rng(1).normal(size=(labels, base.model.config.width)).astype(np.float32)
+    return replace(base, labels=jnp.asarray(vectors / np.linalg.norm(vectors, axis=1, keepdims=True)))
+
+
+base = cache(fresh)
+
+
+def expert(base: Base, name: str, rank: int = 2, alpha: float = 4.0, everywhere: bool = True) -> Expert:
+    """An expert with both factors away from zero; `everywhere` False: it leaves `ON_TOP` alone."""
+    rng, loras = np.random.default_rng(sum(map(ord, name))), {}
+    for path, layer in ((EVERYWHERE, 0), (EVERYWHERE, 1), (ON_TOP, 1))[: 3 if everywhere else 2]:
+        d, f = base.shapes[path]
+        a, b = rng.normal(size=(rank, d)) * 0.4, rng.normal(size=(rank, f)) * 0.4
+        loras[path, layer] = Lora(a.astype(np.float32), b.astype(np.float32), alpha)
+    return Expert(name, {}, loras)
+
+
+def pool(base: Base, *names: str, capacity: int | None = None) -> Pool:
+    """A pool in memory; ranks and scales differ, and "cy" leaves a site alone."""
+    kinds = {"ann": (2, 4.0, True), "bob": (1, 2.0, True), "cy": (2, 3.0, False)}
+    experts = [expert(base, name, *kinds.get(name, (2, 4.0, True))) for name in names]
+    return pool_of(experts, base.sites, base.shapes, base.layers, capacity=capacity, rank=2)
+
+
+def rows(base: Base, count: int, seed: int = 0, length: int = 8, width: int = 12) -> ArrayRows:
+    """Random rows as the base wants them: 4 to `length` tokens, padded on the right with noise to `width`."""
+    rng = np.random.default_rng(seed)
+    tokens = rng.integers(1, VOCAB, (count, width)).astype(np.int32)
+    mask = np.arange(width)[None] < rng.integers(4, length + 1, count)[:, None]
+    batch = Batch(tokens, mask, mask)
+    if base.kind == "encoder":
+        targets = rng.integers(0, CHOICES, count).astype(np.int32)
+        choices = np.tile(np.arange(CHOICES, dtype=np.int32), (count, 1))
+        return ArrayRows(batch._replace(pool=mask, targets=targets, choices=choices), np.arange(count))
+    prompt = mask & (np.arange(width)[None] < 3)
+    following = np.concatenate([tokens[:, 1:], tokens[:, :1]], axis=1)
+    answer = np.roll(mask & ~prompt, -1, axis=1)  # positions whose next token is an answer's
+    return ArrayRows(batch._replace(prompt=prompt, targets=following, answer=answer), np.arange(count))
+
+
+def as_batch(some: Rows) -> Batch:
+    """All rows as one batch."""
+    return some.take(np.arange(len(some)))

@@ -1,0 +1,41 @@
+"""Tiny random bases as folders in Hugging Face's layout, tokenizer included."""
+
+from pathlib import Path
+
+from moejax.data.vocabulary import KINDS
+from moejax.models.decoder import DecoderConfig
+from moejax.models.encoder import EncoderConfig
+from moejax.models.weights import random_base, save
+
+
+def encoder(folder: Path) -> Path:
+    """A BERT-like encoder of two layers whose words are those of the generated suite."""
+    size = tokenizer(folder)
+    save(random_base(EncoderConfig(vocab=size, width=16, layers=2, heads=2, hidden=32, positions=64)), folder)
+    return folder
+
+
+def decoder(folder: Path) -> Path:
+    """A Llama-like decoder of two layers."""
+    size = tokenizer(folder)
+    save(random_base(DecoderConfig(vocab=size, width=16, layers=2, heads=2, kv_heads=1, hidden=32)), folder)
+    return folder
+
+
+def tokenizer(folder: Path) -> int:
+    """Save a word tokenizer trained on the suite's words; gives the number of its tokens."""
+    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]"]
+    words = Tokenizer(models.WordLevel(unk_token="[UNK]"))
+    words.normalizer = normalizers.Lowercase()
+    words.pre_tokenizer = pre_tokenizers.Whitespace()
+    text = [word for kind in KINDS.values() for value in kind.values.values() for word in value.words]
+    text += [word for kind in KINDS.values() for word in (kind.question, *kind.templates)]
+    words.train_from_iterator(text, trainers.WordLevelTrainer(special_tokens=special, show_progress=False))
+    fast = PreTrainedTokenizerFast(
+        tokenizer_object=words, pad_token="[PAD]", unk_token="[UNK]", cls_token="[CLS]", sep_token="[SEP]"
+    )
+    fast.save_pretrained(folder)
+    return words.get_vocab_size()
