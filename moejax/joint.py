@@ -128,16 +128,19 @@ def _plain(place: Place, site: Site, trace: _Trace, call: Next, args: tuple) -> 
 def _carrying(place: Place, site: Site, trace: _Trace, call: Next, args: tuple) -> tuple:
     """A block or an attention: the place sees `x` and the context, the cache is carried past it.
 
-    Of several calls the last one's keys and values stay in the cache: to keep each, run copies of the rows.
+    Each call needs keys and values of its own: while caching, run copies of the rows in one call.
     """
-    following, is_block = _next(site, trace, call), isinstance(site.module, Block)
+    following, is_block, written = _next(site, trace, call), isinstance(site.module, Block), False
     if is_block:
         (x, cache), ctx, layer = args
     else:
         x, ctx, layer, cache = args
 
     def streaming(x, ctx, *, copies: int = 1, **options):
-        nonlocal cache
+        nonlocal cache, written
+        if written and cache is not None:
+            raise ValueError(f"{site.path}: one cache cannot serve two calls of next; use copies of the rows")
+        written = True
         x, ctx = tile((x, ctx), copies)
         if is_block:
             (x, cache), _ = following(Stream(x, cache), ctx, layer, copies=copies, **options)
