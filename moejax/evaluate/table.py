@@ -4,12 +4,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
 
 from moejax.evaluate.compare import SIGHT
 
-DASH = "–"
+DASH, INTERVAL = "–", "± uniform"
 
 
 def columns(results: Mapping[str, Any]) -> list[str]:
@@ -17,7 +15,7 @@ def columns(results: Mapping[str, Any]) -> list[str]:
     heads = [f"{split} {group}".strip() for split, group in _cells(results)]
     return [
         "method",
-        *(h for head in heads for h in (head, "± uniform")),
+        *(h for head in heads for h in (head, INTERVAL)),
         "trained",
         "fit s",
         "time",
@@ -79,19 +77,38 @@ def count(number: int) -> str:
 
 
 def show(results: Mapping[str, Any], console: Console | None = None) -> None:
-    """Print the table on a terminal; the names in it are escaped."""
+    """Print the table on a terminal, without the intervals where it is narrow; control codes in names are escaped."""
     console = console or Console()
-    heads = columns(results)
-    table = Table(title=escape(results["title"]), header_style="bold", title_justify="left")
-    for i, head in enumerate(heads):
-        table.add_column(head, justify="left" if i == 0 else "right", no_wrap=True)
-    for sight, rows in lines(results):
-        table.add_section()
-        table.add_row(f"[dim]sees {sight}[/dim]")
-        for row in rows:
-            table.add_row(*map(escape, row))
-    console.print(table)
-    console.print(escape(note(results)))
+    print_ = lambda text: console.print(text, markup=False, highlight=False, soft_wrap=True)  # noqa: E731
+    for line in plain(results, console.width):
+        print_("".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in line))
+    print_(note(results))
+
+
+def plain(results: Mapping[str, Any], width: int) -> Iterator[str]:
+    """The table's lines of text: a line of its own for each group, columns aligned, intervals if they fit."""
+    heads, groups = columns(results), list(lines(results))
+    whole = [row for _, some in groups for row in some if len(row) == len(heads)]
+    words = [[row[i] for row in whole] + head.split(" ") for i, head in enumerate(heads)]
+    for kept in (range(len(heads)), [i for i, head in enumerate(heads) if head != INTERVAL]):
+        sizes = [max(map(len, words[i])) for i in kept]
+        if sum(sizes) + 2 * len(sizes) <= width:
+            break
+    tops = [heads[i].split(" ", 1) for i in kept]
+    yield results["title"]
+    for part in range(2):
+        cells = [top[part] if part < len(top) else "" for top in tops]
+        yield _aligned(cells, sizes)
+    for sight, some in groups:
+        yield ""
+        yield f"sees {sight}"
+        for row in some:
+            yield _aligned([row[i] for i in kept], sizes) if len(row) == len(heads) else "  " + ": ".join(row)
+
+
+def _aligned(cells: Sequence[str], sizes: Sequence[int]) -> str:
+    first, *rest = zip(cells, sizes, strict=True)
+    return "  ".join(["", first[0].ljust(first[1]), *(cell.rjust(size) for cell, size in rest)]).rstrip()
 
 
 def note(results: Mapping[str, Any]) -> str:
