@@ -17,7 +17,7 @@ def config() -> Config:
         data=DataConfig(
             window=40,
             suite=SuiteConfig(
-                train=192, validation=16, test=50, pair_train=32, clauses=(3, 4),
+                train=192, validation=16, test=40, pair_train=32, clauses=(3, 4),
                 pairs=(
                     ("animal", "place"), ("topic", "place"), ("music", "feeling"),
                     ("food", "weather"), ("transport", "request"), ("person", "music"),
@@ -28,7 +28,7 @@ def config() -> Config:
         methods=(
             "base", "uniform", "uniform(factor)", "arrow", "arrow(factor)",
             "phatgoose(steps=15, batch=16)", "average_activation(rows=64, batch=16)",
-            "task_arithmetic(grid=(0.1, 0.2, 0.3, 0.5), rows=32)", "token_gate", "multitask(steps=60)",
+            "task_arithmetic", "token_gate(steps=30)", "multitask(steps=60)",
             "best_single", "own_expert", "best_single(test)",
         ),
     )  # fmt: skip

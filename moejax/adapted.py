@@ -100,7 +100,8 @@ def prefix(model: nn.Module, params: PyTree, batch: Batch, lowest: int) -> Float
         x, ctx = model.start(batch.tokens, batch.mask, None)
         return model.part(Stream(x, None), ctx, jnp.arange(0, lowest)).x
 
-    return model.apply({"params": slice_layers(params, 0, lowest)}, method=below)
+    found: Any = model.apply({"params": slice_layers(params, 0, lowest)}, method=below)
+    return found
 
 
 class State(NamedTuple):
@@ -157,17 +158,23 @@ def score(
 
 
 def row_loss(adapted: Adapted, arrays: PyTree, batch: Batch, **options) -> tuple[Float[Array, "b"], PyTree]:
-    """Negative log-probability of each row's right label, or mean over its answer tokens, and the records."""
+    """`loss_of` each row, and the records."""
     logp, records = score(adapted, arrays, batch, **options)
-    if is_decoder(adapted.model):
-        answer = batch.answer
-        return -jnp.sum(logp * answer, axis=1) / jnp.maximum(jnp.sum(answer, axis=1), 1), records
-    return -jnp.take_along_axis(logp, batch.targets[:, None], axis=1)[:, 0], records
+    return loss_of(logp, batch), records
+
+
+def loss_of(logp: Float[Array, "b c_or_t"], batch: Batch) -> Float[Array, "b"]:
+    """Negative log-probability of each row's right label, or mean over its answer tokens, from `score`."""
+    if batch.answer is not None:
+        return -jnp.sum(logp * batch.answer, axis=1) / jnp.maximum(jnp.sum(batch.answer, axis=1), 1)
+    assert batch.targets is not None
+    return -jnp.take_along_axis(logp, batch.targets[:, None], axis=1)[:, 0]
 
 
 def head(model: nn.Module, arrays: PyTree, hidden: Float[Array, "*n d"]) -> Float[Array, "*n v"]:
     """Logits over the vocabulary."""
-    return model.apply({"params": arrays["params"]}, hidden, method="head")
+    found: Any = model.apply({"params": arrays["params"]}, hidden, method="head")
+    return found
 
 
 def is_decoder(model: nn.Module) -> bool:

@@ -52,7 +52,7 @@ def parse_have(text: str) -> Have:
     """Read `expert-data,target-labels:16`; raises UserError for an unknown word or a wrong number of rows."""
     names = {said: name for name, said in SAID.items()}
     things: frozenset[str] = frozenset()
-    rows = dict.fromkeys(COUNTED, 0.0)
+    rows: dict[str, float] = dict.fromkeys(COUNTED, 0.0)
     for part in filter(None, (part.strip().lower() for part in text.split(","))):
         word, colon, count = part.partition(":")
         if word not in names:

@@ -78,7 +78,7 @@ def keep_programs() -> None:
     """Keep compiled programs in the user's cache from one command to the next (JAX_COMPILATION_CACHE_DIR moves it)."""
     import jax
 
-    if jax.config.jax_compilation_cache_dir is None:
+    if jax.config.values["jax_compilation_cache_dir"] is None:
         home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
         jax.config.update("jax_compilation_cache_dir", str(Path(home) / "moejax" / "xla"))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)

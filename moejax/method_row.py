@@ -27,9 +27,11 @@ def short(text: str, among: Sequence[str]) -> str:
     """A row's name in the table: its choices stay, its settings go, unless another row would then have the name."""
 
     def bare(label: str) -> str:
-        name, _, rest = label.partition("(")
-        kept = [part.strip() for part in rest.rstrip(")").split(",") if part.strip() and "=" not in part]
-        return f"{name}({', '.join(kept)})" if kept else name
+        node = ast.parse(label.strip(), mode="eval").body
+        if not isinstance(node, ast.Call):
+            return label
+        chosen = ", ".join(ast.unparse(part) for part in node.args)
+        return ast.unparse(node.func) + (f"({chosen})" if chosen else "")
 
     return bare(text) if sum(bare(label) == bare(text) for label in among) == 1 else text
 

@@ -80,7 +80,9 @@ def _given(config: Config, names: tuple[str, ...], folder: Path) -> tuple[Task, 
     """Tasks of a prepared TFDS set, or of a folder of JSONL, which is prepared once for each content."""
     data = config.data
     if data.source.startswith("tfds:"):
-        found = {task.name: task for task in read_tfds(data.source.removeprefix("tfds:"), data_dir=data.folder)}
+        found = {
+            task.name: task for task in read_tfds(data.source.removeprefix("tfds:"), data_dir=data.folder)
+        }
         return tuple(named(name, found, data.source) for name in names)
     return prepared.read_prepared(prepared.prepare(read_folder(data.folder or "", names), folder))
 

@@ -6,7 +6,7 @@ b batch, t tokens, d in, f out, r rank, e experts, k chosen, l layers, s slots, 
 from typing import Any, NamedTuple
 
 import jax
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Float, Int
 
 PRNGKey = jax.Array
 PyTree = Any
@@ -36,7 +36,7 @@ class Weights(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """One batch of requests, arrays only. Fields that a base does not need are None.
+    """One batch of requests, arrays only, on the host or on a device. Fields that a base does not need are None.
 
     tokens  Int[b, t]      padded token ids (negative: a slot of a soft prompt)
     mask    Bool[b, t]     True at real tokens, padding left or right
@@ -52,14 +52,14 @@ class Batch(NamedTuple):
     weight  Float[b]       1 for a real row, 0 for a row that only fills the batch
     """
 
-    tokens: Int[Array, "b t"]
-    mask: Bool[Array, "b t"]
-    prompt: Bool[Array, "b t"]
-    pool: Bool[Array, "b t"] | None = None
-    targets: Int[Array, "..."] | None = None
-    answer: Bool[Array, "b t"] | None = None
-    choices: Int[Array, "b c"] | None = None
-    query: Float[Array, "b q"] | None = None
-    expert: Int[Array, "b"] | None = None
-    prefix: Float[Array, "b t d"] | None = None
-    weight: Float[Array, "b"] | None = None
+    tokens: Any
+    mask: Any
+    prompt: Any
+    pool: Any = None
+    targets: Any = None
+    answer: Any = None
+    choices: Any = None
+    query: Any = None
+    expert: Any = None
+    prefix: Any = None
+    weight: Any = None

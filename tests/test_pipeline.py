@@ -61,9 +61,11 @@ def results(settings: Config) -> dict:
 
 
 def test_the_table_has_every_method_in_its_group(done):
-    found = {row["label"]: row for row in results(done)["rows"]}
+    found = {row["row"]: row for row in results(done)["rows"]}
     assert tuple(found) == METHODS
-    assert [found[name]["sight"] for name in ("base", METHODS[3], METHODS[6], "best_single", "own_expert")] == list(range(5))
+    assert [
+        found[name]["sight"] for name in ("base", METHODS[3], METHODS[6], "best_single", "own_expert")
+    ] == list(range(5))
     assert found["own_expert"]["held_out"] is None
     assert found["best_single"]["held_in"] is None
     for row in found.values():
@@ -115,7 +117,8 @@ def test_a_run_in_another_folder_gives_the_same_numbers(base, done, tmp_path):
     assert names == ["animal", "food", "place"]
     for name in names:
         one, two = (
-            (Path(run) / "experts" / name / "adapter_model.safetensors").read_bytes() for run in (settings.run, done.run)
+            (Path(run) / "experts" / name / "adapter_model.safetensors").read_bytes()
+            for run in (settings.run, done.run)
         )
         assert one == two
 
@@ -140,7 +143,9 @@ def test_an_interrupted_run_ends_in_the_same_bits(base, done, tmp_path, monkeypa
     eval_script.evaluate(settings)
     for mine, theirs in zip(results(settings)["rows"], results(done)["rows"], strict=False):
         assert mine["tasks"] == theirs["tasks"]
-    gates = [Path(run) / "experts" / "animal" / "moejax_extras.safetensors" for run in (settings.run, done.run)]
+    gates = [
+        Path(run) / "experts" / "animal" / "moejax_extras.safetensors" for run in (settings.run, done.run)
+    ]
     from safetensors.numpy import load_file
 
     one, two = (load_file(path) for path in gates)
@@ -157,12 +162,16 @@ def test_another_configuration_is_refused_with_what_differs(base, done, capsys):
 def test_a_decoder_base_is_refused_in_a_sentence(tmp_path, capsys):
     folder = tiny_folder.decoder(tmp_path / "decoder")
     settings = config(folder, tmp_path / "run")
-    assert main(lambda _: train_script.train(settings), ["--config", "configs/quickstart.py"], "train.py") == 2
+    assert (
+        main(lambda _: train_script.train(settings), ["--config", "configs/quickstart.py"], "train.py") == 2
+    )
     assert "take an encoder" in capsys.readouterr().err
 
 
 def test_eval_without_train_says_so(base, tmp_path, done, capsys):
     settings = config(base, tmp_path / "empty", methods=("base",))
     shutil.copytree(Path(done.run) / "experts", tmp_path / "kept")
-    assert main(lambda _: eval_script.evaluate(settings), ["--config", "configs/quickstart.py"], "eval.py") == 2
+    assert (
+        main(lambda _: eval_script.evaluate(settings), ["--config", "configs/quickstart.py"], "eval.py") == 2
+    )
     assert "run train.py first" in capsys.readouterr().err

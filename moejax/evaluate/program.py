@@ -52,12 +52,18 @@ def cost(
     for _ in range(rounds):
         mine, theirs = (_timed(call) for call in calls)
         ratios.append(mine / theirs)
-    memory = [program.memory_analysis().temp_size_in_bytes for program in programs]
+    memory = [_temporary(program) for program in programs]
     return Cost(median(ratios), memory[0] / max(memory[1], 1))
 
 
 def _compiled(adapted: Adapted, arrays: PyTree, batch: Batch) -> jax.stages.Compiled:
     return best.lower(arrays, batch, adapted=adapted).compile()
+
+
+def _temporary(program: jax.stages.Compiled) -> int:
+    """Bytes that the program needs beside its arguments and results; 0 where the backend does not say."""
+    found = program.memory_analysis()
+    return 0 if found is None else found.temp_size_in_bytes
 
 
 def _timed(call: Callable) -> float:

@@ -30,7 +30,7 @@ CARD = Card(
 class Config:
     """The grid of lambda, and how many validation rows of each expert's task it is tuned on."""
 
-    grid: tuple[float, ...] = (0.1, 0.2, 0.3, 0.4, 0.5, 0.7, 1.0)
+    grid: tuple[float, ...] = (0.1, 0.2, 0.3, 0.5)
     rows: int = 32
     batch: int = 64
 
