@@ -63,6 +63,7 @@ demo: $(STAMPS)/base  ## train on the embedded default and print the table of co
 
 check-readme: $(STAMPS)/base  ## compare the table in the README with what make demo gave
 	$(PY) tests/check_readme.py $(RUN)/results.json
+	$(PY) tests/check_suite.py $(RUN)/results.json
 
 write-readme: $(STAMPS)/base  ## put the table of make demo into the README
 	$(PY) tests/check_readme.py $(RUN)/results.json --write
