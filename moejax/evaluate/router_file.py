@@ -1,80 +1,128 @@
 """A router on disk: its arrays, and `router.json` which ties them to the experts and the base they were fitted on.
 
-On load the pool is put into the router's order; an expert that is missing, extra or changed is refused by name.
+On load the pool is put into the router's order; an expert that is missing, extra or changed is refused by name,
+unless the method is open: its router is then made anew for the experts that are there.
 """
 
 import json
 import os
-from dataclasses import asdict
+from collections.abc import Mapping
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import jax.numpy as jnp
 
 from moejax.contract import Fitted, Method
+from moejax.evaluate.grants import Grants
+from moejax.experts import bank as banks
 from moejax.experts.bank import Bank, Stack
 from moejax.experts.pool import Pool
 from moejax.models.base import Base
 from moejax.train import tree_file
+from moejax.train.differences import differences
 from moejax.types import UserError
 
 
 def save(folder: Path, method: Method, config: Any, base: Base, pool: Pool, fitted: Fitted) -> None:
     """Write a router whole: the arrays first, `router.json` last, so that a folder with it is complete."""
+    (folder / "router.json").unlink(missing_ok=True)
     tree = {"router": fitted.router, "patch": dict(fitted.patch)}
     if fitted.bank is not None:
         tree["bank"] = fitted.bank
     tree_file.save(folder / "router.safetensors", tree)
     record = {
         "method": method.card.key,
-        "config": asdict(config),
+        "config": _plain(config),
         "needs": sorted(method.needs(config)),
         "base": base.fingerprint,
-        "experts": {name: info.get("hash") for name, info in zip(pool.names, pool.infos, strict=True)},
+        "experts": _hashes(pool),
+        "capacity": banks.size(pool.bank),
     }
     part = folder / f"router.json.{os.getpid()}.part"
-    part.write_text(json.dumps(record, indent=1, default=str) + "\n")
+    part.write_text(json.dumps(record, indent=1) + "\n")
     os.replace(part, folder / "router.json")
 
 
 def load(folder: Path, method: Method, config: Any, base: Base, pool: Pool) -> tuple[Fitted, Pool]:
     """The router, and the pool in the order that the router was fitted in.
 
-    Raises UserError when the folder is no whole router, is of another method or base, or when its experts are
-    not the pool's.
+    Raises UserError when the folder is no whole router, is of another method, config or base, or when its
+    experts are not the pool's and the method is not open.
     """
-    try:
-        record = json.loads((folder / "router.json").read_text())
-    except (OSError, ValueError) as error:
-        raise UserError(f"{folder / 'router.json'}: not a whole router ({error}); fit it again") from error
+    record = _record(folder)
     if record["method"] != method.card.key:
         raise UserError(f"{folder}: a router of {record['method']!r}, expected one of {method.card.key!r}")
+    if changed := differences(record["config"], _plain(config)):
+        raise UserError(f"{folder}: fitted with other settings ({'; '.join(changed)}); fit it again")
     if record["base"] != base.fingerprint:
         raise UserError(
             f"{folder}: fitted on another base (fingerprint {record['base']}); fit it again on this"
         )
-    _same_experts(folder, record["experts"], pool)
     tree = tree_file.load(folder / "router.safetensors")
     router = {"places": {}, "knobs": {}} | _arrays(tree.get("router", {}))
-    bank = _bank(tree["bank"]) if "bank" in tree else None
+    changed = _other_experts(record, pool)
+    if changed and not method.card.open:
+        raise UserError(f"{folder}: {changed}")
+    if changed:
+        return _extended(method, config, base, pool, router["knobs"]), pool
     names = tuple(record["experts"])
-    return Fitted(router, names, bank, _arrays(tree.get("patch", {}))), pool.take(names)
+    bank = _bank(tree["bank"]) if "bank" in tree else None
+    return Fitted(router, names, bank, _arrays(tree.get("patch", {}))), _ordered(pool, names)
 
 
-def _same_experts(folder: Path, fitted: dict[str, str], pool: Pool) -> None:
-    found = {name: info.get("hash") for name, info in zip(pool.names, pool.infos, strict=True)}
+def _record(folder: Path) -> dict[str, Any]:
+    path = folder / "router.json"
+    try:
+        record = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: not a whole router ({error}); fit it again") from error
+    missing = {"method", "config", "base", "experts", "capacity"} - (
+        record.keys() if isinstance(record, dict) else set()
+    )
+    if missing:
+        raise UserError(f"{path}: not a whole router (it has no {min(missing)!r}); fit it again")
+    return record
+
+
+def _hashes(pool: Pool) -> dict[str, str | None]:
+    return {name: info.get("hash") for name, info in zip(pool.names, pool.infos, strict=True)}
+
+
+def _other_experts(record: Mapping[str, Any], pool: Pool) -> str | None:
+    """What is wrong with the pool's experts, the first thing found."""
+    fitted, found = record["experts"], _hashes(pool)
     for name in fitted:
         if name not in found:
-            raise UserError(
-                f"{folder}: was fitted with expert {name!r}, which the pool lacks; add it or fit again"
-            )
+            return f"was fitted with expert {name!r}, which the pool lacks; add it or fit again"
         if fitted[name] != found[name]:
-            raise UserError(f"{folder}: expert {name!r} has changed since the fit; fit again")
+            return f"expert {name!r} has changed since the fit; fit again"
     for name in found:
         if name not in fitted:
-            raise UserError(
-                f"{folder}: the pool has expert {name!r}, which the fit did not; drop it or fit again"
-            )
+            return f"the pool has expert {name!r}, which the fit did not; drop it or fit again"
+    if record["capacity"] != banks.size(pool.bank):
+        return f"was fitted with {record['capacity']} expert slots; read the pool with that capacity or fit again"
+    return None
+
+
+def _extended(method: Method, config: Any, base: Base, pool: Pool, knobs: Any) -> Fitted:
+    """An open method's router for another pool: its fit reads nothing but the experts; tuned knobs are kept."""
+    given = pool.allow(*method.card.extras)
+    fitted = method.fit(config, base, given, Grants(frozenset(), {}), None)
+    return fitted._replace(router=fitted.router | {"knobs": fitted.router["knobs"] | knobs})
+
+
+def _ordered(pool: Pool, names: tuple[str, ...]) -> Pool:
+    """The pool with its experts in this order; its free slots stay."""
+    if names == pool.names:
+        return pool
+    free = range(len(names), banks.size(pool.bank))
+    bank = banks.take(pool.bank, [*map(pool.index, names), *free])
+    return replace(pool.take(names), bank=bank)
+
+
+def _plain(config: Any) -> dict[str, Any]:
+    return json.loads(json.dumps(asdict(config)))
 
 
 def _arrays(tree: Any) -> Any:
