@@ -82,7 +82,7 @@ class Work:
             start = begin(jax.tree.map(jax.numpy.asarray, trainable), optimiser, together)
             return self.loop(name, step, start, optimiser.steps).trainable
 
-        return self.memo(name, make)
+        return jax.tree.map(jax.numpy.asarray, self.memo(name, make))
 
     def loop(
         self, name: str, step: Callable[[State, int], tuple[State, jax.Array]], state: State, steps: int
