@@ -1,8 +1,8 @@
 """Experts trained independently, but together: stacked LoRAs over one frozen base, each row bound to its expert."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from typing import Protocol
+from dataclasses import dataclass, replace
+from typing import Protocol, runtime_checkable
 
 import jax
 import numpy as np
@@ -40,6 +40,7 @@ class Recipe:
     """How its factors are trained."""
 
 
+@runtime_checkable
 class Factors(Protocol):
     """What a fresh LoRA is made of."""
 
@@ -74,15 +75,21 @@ def adapted_sites(bank: Bank) -> list[SiteKey]:
 
 
 def train_together(
-    base: Base, rows: Mapping[str, Rows], recipe: Recipe, work: Work, name: str = "experts"
+    base: Base,
+    rows: Mapping[str, Rows],
+    recipe: Recipe,
+    work: Work,
+    name: str = "experts",
+    ranks: Mapping[str, int] | None = None,
 ) -> dict[str, Expert]:
     """Train one expert a name, all in one program, each on its own rows with its own optimiser state.
 
-    The numbers are those of training each alone: seeds come from names, and no quantity is shared.
+    ranks: of the experts that have another than the recipe's. The numbers are those of training each alone:
+    seeds come from names, no quantity is shared, and what pads a smaller rank stays zero.
     """
-    names = sorted(rows)
-    sites = sites_of(recipe, base.layers)
-    before = [fresh(base.shapes, one, sites, recipe, work.seed) for one in names]
+    names, sites = sorted(rows), sites_of(recipe, base.layers)
+    recipes = {one: replace(recipe, rank=(ranks or {}).get(one, recipe.rank)) for one in names}
+    before = [fresh(base.shapes, one, sites, recipes[one], work.seed) for one in names]
     bank = stack(before, base.shapes, base.layers)
     trained = work.train(
         name, Adapted(base.model, ((LINEARS, Lora("output")),), route=own_expert),

@@ -3,6 +3,7 @@
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -44,7 +45,7 @@ def order(count: int, seed: int) -> Callable[[int], int]:
     """Position in an endless shuffled pass over `count` rows -> row; each epoch is shuffled anew (grain)."""
     import grain
 
-    shuffled = grain.MapDataset.range(count).shuffle(seed=seed).repeat()
+    shuffled: Any = grain.MapDataset.range(count).shuffle(seed=seed).repeat()
     return lambda position: shuffled[position]
 
 
@@ -80,15 +81,20 @@ def bound(rows: Mapping[str, Rows], names: Sequence[str], each: int, seed: int) 
 
 
 def pooled(rows: Mapping[str, Rows], names: Sequence[str], size: int, seed: int) -> Stream:
-    """Batches of `size` rows from all experts' rows in one shuffled pass, with `Batch.expert` set."""
-    counts = np.cumsum([0] + [len(rows[name]) for name in names])
+    """Batches of `size` rows from all experts' rows in one shuffled pass, with `Batch.expert` set.
+
+    Which rows a batch holds depends on the set of names, not on their order.
+    """
+    ordered = sorted(names)
+    place = np.array([list(names).index(name) for name in ordered], np.int32)
+    counts = np.cumsum([0] + [len(rows[name]) for name in ordered])
     at = order(int(counts[-1]), seed)
 
     def batch(step: int) -> Batch:
         index = np.array([at(step * size + i) for i in range(size)])
         owner = np.searchsorted(counts, index, side="right") - 1
-        parts = [rows[names[e]].take(np.array([i - counts[e]])) for e, i in zip(owner, index, strict=True)]
-        return stack(parts)._replace(expert=owner.astype(np.int32), weight=np.ones(size, np.float32))
+        parts = [rows[ordered[e]].take(np.array([i - counts[e]])) for e, i in zip(owner, index, strict=True)]
+        return stack(parts)._replace(expert=place[owner], weight=np.ones(size, np.float32))
 
     return batch
 
