@@ -7,26 +7,21 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from moejax.adapted import Adapted, is_decoder, row_loss, score
+from moejax.adapted import Adapted, is_decoder, loss_of, score
 from moejax.contract import Rows
 from moejax.train.rows import batches
 from moejax.types import Batch, PyTree
 
 
 @partial(jax.jit, static_argnames="adapted")
-def scored(arrays: PyTree, batch: Batch, *, adapted: Adapted) -> Float[Array, "b c_or_t"]:
-    """The adapted model's score, compiled once for each (adapted, shapes)."""
-    return score(adapted, arrays, batch)[0]
-
-
-@partial(jax.jit, static_argnames="adapted")
 def quality(arrays: PyTree, batch: Batch, *, adapted: Adapted) -> Float[Array, "2 b"]:
     """Of each row: 1 if its best choice is right (decoder: likelihood of its answer), and minus its loss."""
-    loss, _ = row_loss(adapted, arrays, batch)
+    logp, _ = score(adapted, arrays, batch)
     if is_decoder(adapted.model):
-        return jnp.stack([jnp.exp(-loss), -loss])
-    best = jnp.argmax(score(adapted, arrays, batch)[0], axis=1)
-    return jnp.stack([(best == batch.targets).astype(jnp.float32), -loss])
+        said = -loss_of(logp, batch)
+        return jnp.stack([jnp.exp(said), said])
+    right = jnp.argmax(logp, axis=1) == batch.targets
+    return jnp.stack([right.astype(jnp.float32), -loss_of(logp, batch)])
 
 
 def qualities(

@@ -47,7 +47,7 @@ def features(
         store.flush()
         del store
         os.replace(part, path)
-    return np.load(path, mmap_mode="r")
+    return np.load(path, mmap_mode="r").view(model.config.dtype)  # numpy forgets the name of bfloat16
 
 
 @partial(jax.jit, static_argnames=("model", "lowest"))

@@ -12,13 +12,15 @@ from moejax.types import PyTree, UserError
 
 
 def flatten(tree: PyTree, prefix: str = "") -> dict[str, np.ndarray]:
-    """Leaves by path, joined by "|"; None leaves are left out."""
+    """Leaves by path, joined by "|"; None leaves are left out. Raises ValueError for a name that holds "|"."""
     if hasattr(tree, "_asdict"):
         tree = tree._asdict()
     if not isinstance(tree, Mapping):
         return {} if tree is None else {prefix: np.asarray(tree, order="C")}
     flat: dict[str, np.ndarray] = {}
     for name, part in tree.items():
+        if "|" in str(name):
+            raise ValueError(f"{name!r} cannot name a leaf: | joins the names of a path")
         flat |= flatten(part, f"{prefix}|{name}" if prefix else str(name))
     return flat
 
