@@ -16,6 +16,7 @@ from jaxtyping import Array, Float
 
 from moejax.adapted import Adapted, run
 from moejax.contract import Extras, Fitted, Grants, Method, Rows
+from moejax.experts.bank import size
 from moejax.experts.pool import Pool
 from moejax.joint import Next, Site
 from moejax.methods import phatgoose
@@ -69,7 +70,7 @@ def contribute(
     stream = bound(rows, pool.names, config.batch, work.seed)
     total = None
     for step in range(max(1, config.rows // config.batch)):
-        sums = _sums(arrays, stream(step), adapted=adapted, experts=len(pool.names))
+        sums = _sums(arrays, stream(step), adapted=adapted)
         total = sums if total is None else jax.tree.map(jnp.add, total, sums)
     assert total is not None
     sums, tokens = jax.device_get(total)
@@ -79,11 +80,11 @@ def contribute(
     }
 
 
-@partial(jax.jit, static_argnames=("adapted", "experts"))
-def _sums(arrays: Any, batch: Any, *, adapted: Adapted, experts: int) -> Any:
+@partial(jax.jit, static_argnames="adapted")
+def _sums(arrays: Any, batch: Any, *, adapted: Adapted) -> Any:
     """Sums of inputs by path [s, e, d], and numbers of prompt tokens [e]."""
     records = run(adapted, arrays, batch, record=True).records
-    by_expert = partial(jax.ops.segment_sum, segment_ids=batch.expert, num_segments=experts)
+    by_expert = partial(jax.ops.segment_sum, segment_ids=batch.expert, num_segments=size(arrays["bank"]))
     sums = {}
     for path, stack in arrays["bank"].sites.items():
         rows = site_record(records, path, "sum")  # [l, b, d] of the layers that ran, from the top
