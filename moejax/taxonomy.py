@@ -63,7 +63,7 @@ EXTRAS = {
 }
 
 HOLDS = {
-    "simplex": "weights are not negative and sum to one wherever any expert is present",
+    "simplex": "weights are not negative and sum to one at a site that every expert adapts",
     "single": "a pool of one expert gives that expert's own output",
     "silent": "experts whose deltas are all zero give the base model's output",
     "equivariant": "fitting on reordered experts reorders the weights and changes nothing else",

@@ -1,0 +1,189 @@
+"""A tiny world in which any method can be fitted: a base, a pool, data for every grant, and one program.
+
+Everything here has one shape for each base, so that a method is compiled once for all tests: pools have the
+same capacity whatever they hold, batches are padded to one width, and fits draw the same number of rows.
+"""
+
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import tiny
+
+from moejax.adapted import Adapted, score
+from moejax.contract import Fitted, Method, Split
+from moejax.evaluate.grants import Grants, Target
+from moejax.experts import bank as banks
+from moejax.experts.pool import Pool
+from moejax.methods import TABLE, load
+from moejax.models.base import Base
+from moejax.routing import select
+from moejax.train.work import Work
+from moejax.types import Batch
+
+NAMES, CAPACITY, ROWS = ("ann", "bob", "cy"), 5, 12
+LINES: dict[str, tuple[str, dict[str, Any]]] = {name: (name, {}) for name in TABLE} | {
+    "arrow(factor)": ("arrow", {"aggregation": "factor"}),
+    "uniform(factor)": ("uniform", {"aggregation": "factor"}),
+    "best_single(test)": ("best_single", {"rows": "test"}),
+}
+"""What the contract is tested on: every method, and those that have modes in each."""
+
+QUICK: dict[str, dict[str, Any]] = {  # settings that make a fit take a moment
+    "arrow": {"k": 2},
+    "phatgoose": {"steps": 2},
+    "average_activation": {"rows": 1},
+    "token_gate": {"steps": 2, "batch": ROWS, "rate": 0.3},
+    "task_arithmetic": {"rows": 6, "batch": 6, "grid": (0.2, 1.0)},
+    "best_single": {"batch": 6},
+    "multitask": {"rank": 2, "steps": 2, "batch": ROWS, "rate": 1e-2},
+}
+
+
+class World(NamedTuple):
+    """What a fit is given, for one base."""
+
+    base: Base
+    pool: Pool
+    data: dict[str, Split]
+    target: Target
+    public: Split
+
+
+class Fit(NamedTuple):
+    """A method fitted in a world."""
+
+    method: Method
+    config: Any
+    adapted: Adapted
+    arrays: dict[str, Any]
+    router: Fitted
+    pool: Pool
+
+
+def make(kind: str, *names: str) -> World:
+    """A world over a random encoder or decoder."""
+    base = tiny.base(kind)
+    data = {name: split(base, i) for i, name in enumerate(NAMES)}
+    target = Target("new", split(base, 20), tiny.rows(base, 6, seed=22))
+    return World(base, tiny.pool(base, *(names or NAMES), capacity=CAPACITY), data, target, split(base, 30))
+
+
+def split(base: Base, seed: int) -> Split:
+    """Rows to train on and to validate on."""
+    return Split(tiny.rows(base, 9, seed=seed), tiny.rows(base, 6, seed=100 + seed))
+
+
+def config(line: str, experts: int = len(NAMES)) -> Any:
+    """The configuration of a line, with quick settings; each contributor's share of a batch of `ROWS`."""
+    name, options = LINES[line]
+    method = load(name)
+    share = {"batch": ROWS // experts} if method.contribute else {}
+    return method.Config(**QUICK.get(name, {}) | share | options)
+
+
+def grants(world: World, needs: frozenset[str]) -> Grants:
+    """What a method with these needs is given."""
+    return Grants(needs, world.data, world.target, world.public)
+
+
+def contributed(world: World, line: str, folder: Path) -> Pool:
+    """The pool with what contributors hand over for this method, and nothing else open."""
+    method, given = load(LINES[line][0]), world.pool
+    if method.contribute:
+        rows = {name: world.data[name].train for name in given.names}
+        settings = config(line, len(given.names))
+        given = given.with_extras(method.contribute(settings, world.base, given, rows, Work(folder / "own")))
+    return given.allow(*method.card.extras)
+
+
+def fit(
+    world: World, line: str, seed: int = 0, given: Pool | None = None, allowed: Grants | None = None
+) -> Fit:
+    """A line fitted in this world."""
+    method, settings = load(LINES[line][0]), config(line)
+    with tempfile.TemporaryDirectory() as folder:
+        given = given or contributed(world, line, Path(folder))
+        allowed = allowed or grants(world, method.needs(settings))
+        router = method.fit(settings, world.base, given, allowed, Work(Path(folder, "fit"), seed))
+    arrays = method.arrays(settings, world.base, given, router)
+    return Fit(method, settings, method.adapt(settings, world.base), arrays, router, given)
+
+
+@cache
+def standard(kind: str) -> World:
+    """The world that most tests share."""
+    return make(kind)
+
+
+@cache
+def fitted(kind: str, line: str) -> Fit:
+    """A line fitted in it."""
+    return fit(standard(kind), line)
+
+
+def batch(world: World, count: int = 4, seed: int = 5) -> Batch:
+    """A batch of requests on the device; their own experts are known (only oracles read them)."""
+    some = tiny.as_batch(tiny.rows(world.base, count, seed=seed))
+    some = some._replace(expert=np.arange(count, dtype=np.int32) % len(world.pool.names))
+    return jax.tree.map(jnp.asarray, some)
+
+
+def _look(arrays, batch, adapted):
+    scores, records = score(adapted, arrays, batch, record=True)
+    weights = {}
+    for path in arrays["bank"].sites:
+        node = records
+        for part in path.split("/"):
+            node = node.get(part, {})
+        if "weights" in node:
+            weights[path] = select.dense(node["weights"][0], banks.size(arrays["bank"]))
+    return scores, weights
+
+
+program = jax.jit(_look, static_argnames="adapted")
+"""Scores and weights: the one program for each (adapted, shapes) that all tests share."""
+
+
+def look(fit: Fit, batch: Batch, arrays: Any = None) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """The scores, and all weights spelled out over the experts: path -> [l, …, e]."""
+    return jax.device_get(program(fit.arrays if arrays is None else arrays, batch, fit.adapted))
+
+
+def scores(fit: Fit, batch: Batch, arrays: Any = None) -> np.ndarray:
+    """The scores alone."""
+    return look(fit, batch, arrays)[0]
+
+
+def silent(pool: Pool) -> Pool:
+    """The pool with every B zero."""
+    sites = {path: s._replace(b=s.b * 0) for path, s in pool.bank.sites.items()}
+    return replace(pool, bank=pool.bank._replace(sites=sites))
+
+
+@contextmanager
+def compiles() -> Iterator[list[str]]:
+    """Names of what is compiled within: nothing, where values alone have changed."""
+    found: list[str] = []
+
+    def listen(event: str, duration_secs: float, **kwargs: str | int) -> None:
+        if event == "/jax/core/compile/backend_compile_duration":
+            found.append(str(kwargs.get("fun_name", event)))
+
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    try:
+        yield found
+    finally:
+        jax.monitoring.unregister_event_duration_listener(listen)
+
+
+def nowhere() -> Work:
+    """Work of a fit that must not come to the end."""
+    return Work(Path(tempfile.gettempdir(), "nowhere"))
