@@ -1,6 +1,5 @@
 """Places on joins and blocks: published adapter positions, weights handed inward, next twice, row copies."""
 
-
 import jax
 import jax.numpy as jnp
 import numpy as np

@@ -24,7 +24,7 @@ CARD = Card(
     "best_single", "Best single expert",
     axes=infobox("Standard", "Private", "Target", "Task", "Model", "Sparse", "None", "Out-of-Distribution",
                  "Few-Shot"),
-    grants=frozenset({"target_labels"}), shots=16, holds=frozenset({"simplex", "single", "silent"}),
+    grants=frozenset({"target_labels"}), shots=16, holds=frozenset({"simplex", "single", "silent", "equivariant"}),
 )  # fmt: skip
 
 

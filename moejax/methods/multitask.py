@@ -20,7 +20,7 @@ CARD = Card(
     "multitask", "Multitask LoRA",
     axes=infobox("Custom", "Shared", "Expert", "Task", "Model", "Dense", "None",
                  "In-Distribution | Out-of-Distribution", "Zero-Shot"),
-    grants=frozenset({"expert_labels"}),
+    grants=frozenset({"expert_labels"}), holds=frozenset({"equivariant"}),
 )  # fmt: skip
 
 

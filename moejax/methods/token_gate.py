@@ -25,7 +25,7 @@ CARD = Card(
     "token_gate", "Token gate (ours)",
     axes=infobox("Standard", "Shared", "Expert", "Step", "Module", "Dense", "Output",
                  "In-Distribution | Out-of-Distribution", "Zero-Shot"),
-    grants=frozenset({"expert_labels"}), holds=frozenset({"simplex", "single", "silent"}),
+    grants=frozenset({"expert_labels"}), holds=frozenset({"simplex", "single", "silent", "equivariant"}),
 )  # fmt: skip
 
 
