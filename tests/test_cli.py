@@ -172,8 +172,9 @@ def test_sigterm_unwinds_and_the_old_handler_comes_back(file):
 
 
 SCRIPT = """
-import sys, time
+import signal, sys, time
 from moejax.cli import main
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background is born deaf to it
 def run(config):
     "Waits."
     print("ready", flush=True)
@@ -189,8 +190,7 @@ def test_a_real_signal_ends_a_real_process(file, tmp_path, number, status):
     script.write_text(SCRIPT)
     command, pipe = [sys.executable, str(script), "--config", file], subprocess.PIPE
     env = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
-    heard = lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)  # noqa: E731  # a job in the background ignores it
-    with subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, env=env, preexec_fn=heard) as child:
+    with subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, env=env) as child:
         try:
             assert child.stdout is not None
             assert child.stdout.readline() == "ready\n"

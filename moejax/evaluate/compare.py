@@ -38,16 +38,19 @@ def result(
 ) -> dict[str, Any]:
     """One method's numbers: per task, means over held-in and held-out tasks, intervals of the difference to uniform.
 
-    A task that the method has no answers for is left out; a split without any is None (printed as a dash).
+    A task that the method has no answers for, or that has no row of a group, is left out; a group without any
+    task has no cell, and a split without any is None (printed as a dash).
     """
     tasks = {name: _task(found, truths[name]) for name, found in answers.items()}
     groups = sorted({group for truth in truths.values() for group in np.unique(truth.group)})
     splits: dict[str, Any] = {}
     for split, held_in in (("held_in", True), ("held_out", False)):
         names = [name for name in truths if truths[name].held_in == held_in and name in answers]
-        splits[split] = (
-            {g: _mean(names, g, answers, uniform, truths, samples, seed) for g in groups} if names else None
-        )
+        in_group = {g: [name for name in names if g in truths[name].group] for g in groups}
+        cells = {
+            g: _mean(some, g, answers, uniform, truths, samples, seed) for g, some in in_group.items() if some
+        }
+        splits[split] = cells or None
     return {"tasks": tasks, **splits}
 
 

@@ -17,8 +17,8 @@ def balanced_accuracy(found: Int[np.ndarray, "n"], truth: Int[np.ndarray, "n"]) 
 
 
 def paired_interval(
-    right: Sequence[Bool[np.ndarray, "n"]],
-    other: Sequence[Bool[np.ndarray, "n"]],
+    right: Sequence[Bool[np.ndarray, "_"]],
+    other: Sequence[Bool[np.ndarray, "_"]],
     samples: int = 2000,
     seed: int = 0,
     level: float = 0.95,
@@ -37,4 +37,4 @@ def paired_interval(
         middle += gap.mean()
     edge = (1 - level) / 2
     low, high = np.quantile(differences / len(right), [edge, 1 - edge])
-    return middle / len(right), float(low), float(high)
+    return float(middle) / len(right), float(low), float(high)
