@@ -41,8 +41,11 @@ def save(path: Path, tree: PyTree) -> None:
     """Write a tree whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(path.name + f".{os.getpid()}.part")
-    save_file(flatten(tree), part)
-    os.replace(part, path)
+    try:
+        save_file(flatten(tree), part)
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
 
 
 def load(path: Path) -> dict[str, Any]:

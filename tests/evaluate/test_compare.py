@@ -1,0 +1,51 @@
+"""From answers to results: tasks, splits and groups, by hand."""
+
+import numpy as np
+import pytest
+
+from moejax.evaluate.compare import SIGHT, Truth, result, sight
+from moejax.taxonomy import GRANTS
+
+TRUTHS = {
+    "a": Truth(True, np.array([0, 0, 1, 1]), np.array(["seen", "seen", "seen", "unseen"])),
+    "b": Truth(True, np.array([1, 0]), np.array(["seen", "seen"])),
+    "c": Truth(False, np.array([0, 1]), np.array(["unseen", "unseen"])),
+}
+ANSWERS = {"a": np.array([0, 1, 1, 1]), "b": np.array([1, 1]), "c": np.array([0, 0])}
+UNIFORM = {"a": np.array([1, 1, 1, 1]), "b": np.array([1, 1]), "c": np.array([0, 1])}
+
+
+def test_numbers_are_of_the_rows_of_their_group():
+    found = result(ANSWERS, UNIFORM, TRUTHS, samples=20, seed=0)
+    seen, unseen = found["tasks"]["a"]["seen"], found["tasks"]["a"]["unseen"]
+    assert seen == {"accuracy": pytest.approx(2 / 3), "balanced_accuracy": 0.75, "rows": 3}
+    assert unseen == {"accuracy": 1.0, "balanced_accuracy": 1.0, "rows": 1}
+
+
+def test_means_are_over_tasks_of_a_split_that_have_rows_of_the_group():
+    found = result(ANSWERS, UNIFORM, TRUTHS, samples=20, seed=0)
+    cell = found["held_in"]["seen"]
+    assert cell["accuracy"] == pytest.approx((2 / 3 + 1 / 2) / 2)
+    assert cell["balanced_accuracy"] == pytest.approx((0.75 + 0.5) / 2)
+    assert cell["against_uniform"]["difference"] == pytest.approx((1 / 3 + 0) / 2)
+    assert found["held_in"]["unseen"]["accuracy"] == 1.0  # of task a alone
+    assert found["held_out"].keys() == {"unseen"}
+    assert found["held_out"]["unseen"]["against_uniform"]["difference"] == -0.5
+
+
+def test_a_split_without_answers_is_none():
+    found = result({"c": ANSWERS["c"]}, UNIFORM, TRUTHS, samples=20, seed=0)
+    assert found["held_in"] is None and found["tasks"].keys() == {"c"}
+
+
+def test_a_method_is_grouped_by_the_most_that_it_sees():
+    assert sight(frozenset()) == 0
+    assert sight(frozenset({"own"})) == 1
+    assert sight(frozenset({"own", "expert_inputs"})) == 2
+    assert sight(frozenset({"expert_labels", "target_labels"})) == 3
+    assert sight(frozenset({"test_task", "target_labels"})) == 4
+
+
+def test_every_grant_is_in_one_group():
+    grouped = [grant for _, grants in SIGHT for grant in grants]
+    assert sorted(grouped) == sorted(GRANTS)
