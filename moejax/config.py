@@ -8,6 +8,7 @@ from tyro.conf import arg
 
 from moejax.data import generated
 from moejax.data.generated import SuiteConfig
+from moejax.data.tfds_sets import Fields
 from moejax.method_row import MethodRow, parse_row
 from moejax.train.experts import Recipe
 from moejax.types import UserError
@@ -52,6 +53,8 @@ class DataConfig:
     """At most so many test rows of a task; None: all."""
     suite: SuiteConfig = SuiteConfig()
     """The generated suite, for `generated`."""
+    fields: Fields = Fields()
+    """How a TFDS set that is not moejax's own becomes a task, for `tfds:NAME`."""
 
 
 @dataclass(frozen=True)

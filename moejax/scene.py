@@ -80,9 +80,8 @@ def _given(config: Config, names: tuple[str, ...], folder: Path) -> tuple[Task, 
     """Tasks of a prepared TFDS set, or of a folder of JSONL, which is prepared once for each content."""
     data = config.data
     if data.source.startswith("tfds:"):
-        found = {
-            task.name: task for task in read_tfds(data.source.removeprefix("tfds:"), data_dir=data.folder)
-        }
+        given = read_tfds(data.source.removeprefix("tfds:"), data.fields, data.folder)
+        found = {task.name: task for task in given}
         return tuple(named(name, found, data.source) for name in names)
     return prepared.read_prepared(prepared.prepare(read_folder(data.folder or "", names), folder))
 
@@ -101,9 +100,8 @@ def make_scene(config: Config, run: Any, console: Console) -> Scene:
     width, options = widest(encoded)
     whole = rows_stack([collate(part, width=width, options=options) for part in encoded])
     cut = sum(part.cut for part in encoded)
-    console.print(
-        f"{len(tasks)} tasks, {len(whole.tokens)} texts of up to {width} tokens; {cut} were cut to fit"
-    )
+    shortened = f"; {cut} of them cut to fit" if cut else ""
+    console.print(f"{len(tasks)} tasks, {len(whole.tokens)} texts of up to {width} tokens{shortened}")
     lowest = min(config.experts.layers or (0,))
     top = base
     if lowest:

@@ -48,7 +48,7 @@ class Batch(NamedTuple):
     choices Int[b, c]      encoder: rows of `arrays["labels"]`; -1 pads
     query   Float[b, q]    the request's sentence vector
     expert  Int[b]         the row's own expert: only under an expert grant or the task oracle
-    prefix  Float[b, t, d] cached activations that enter layer `Adapted.lowest`
+    prefix  Float[b, t, d] cached activations that enter the lowest layer whose parameters are given
     weight  Float[b]       1 for a real row, 0 for a row that only fills the batch
     """
 

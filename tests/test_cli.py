@@ -8,9 +8,10 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import jax
 import pytest
 
-from moejax.cli import Terminated, configure, main
+from moejax.cli import Terminated, configure, keep_programs, main
 from moejax.commands.parse import flags
 from moejax.config import Config, DataConfig
 from moejax.types import UserError
@@ -169,6 +170,22 @@ def test_sigterm_unwinds_and_the_old_handler_comes_back(file):
     assert main(run, ["--config", file], "train.py") == 143
     assert cleaned
     assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_compiled_programs_stay_in_the_users_cache(tmp_path, monkeypatch):
+    names = ("jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs")
+    before = {name: jax.config.values[name] for name in names}
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    try:
+        jax.config.update(names[0], None)
+        keep_programs()
+        assert jax.config.values[names[0]] == str(tmp_path / "moejax" / "xla")
+        jax.config.update(names[0], "elsewhere")  # as JAX_COMPILATION_CACHE_DIR does
+        keep_programs()
+        assert jax.config.values[names[0]] == "elsewhere"
+    finally:
+        for name, value in before.items():
+            jax.config.update(name, value)
 
 
 SCRIPT = """

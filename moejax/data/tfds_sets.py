@@ -1,6 +1,5 @@
 """Any data set that TFDS has prepared as array_record files, read as a task: `--data tfds:NAME`."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,9 +23,9 @@ class Fields:
     """What is asked of a text."""
     cluster: str = ""
     """Name of the group of related tasks."""
-    label_text: Mapping[str, str] | None = None
+    label_text: dict[str, str] | None = None
     """Phrase of each label; None: the labels themselves."""
-    splits: Mapping[str, str] | None = None
+    splits: dict[str, str] | None = None
     """TFDS split of train, validation and test, `train[:80%]` for instance; None: those of the usual names."""
 
 

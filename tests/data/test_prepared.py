@@ -7,10 +7,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from moejax.commands.parse import parse
+from moejax.config import Config, check
 from moejax.data.generated import SuiteConfig, generate
 from moejax.data.prepared import MARK, prepare, read_prepared, source
 from moejax.data.tasks import data_hash
 from moejax.data.tfds_sets import Fields, read_tfds
+from moejax.scene import read_tasks
 from moejax.types import UserError
 
 
@@ -180,6 +183,19 @@ def test_fields_choose_features_splits_and_phrases(foreign):
     (free,) = read_tfds("foreign", replace(ASK, target="stars"), data_dir=foreign)
     assert free.kind == "generation" and free.choices == ()
     assert {row.target for row in free.rows["test"]} == {"0", "1"}
+
+
+def test_the_command_line_names_set_and_fields(foreign, tmp_path):
+    """`--data tfds:NAME` with `--data.fields.…` gives a run its tasks."""
+    line = ["--data", "tfds:foreign", "--data-dir", str(foreign), "--data.held-in", "foreign"]
+    line += ["--data.fields.instruction", "Good or bad?", "--data.fields.label-text", "bad", "awful"]
+    config = check(parse(Config, line, "train.py", ""))
+    held_in, held_out, tasks = read_tasks(config, tmp_path)
+    assert (held_in, held_out, list(tasks)) == (("foreign",), (), ["foreign"])
+    assert tasks["foreign"].instruction == "Good or bad?"
+    assert tasks["foreign"].label_text == ("awful", "good")
+    with pytest.raises(UserError, match="'other'.*foreign"):
+        read_tasks(replace(config, data=replace(config.data, held_in=("other",))), tmp_path)
 
 
 def test_a_prepared_set_needs_no_fields(written, suite):
