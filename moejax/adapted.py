@@ -28,13 +28,14 @@ class Adapted:
     """A base model with places: frozen and hashable by value, a static argument of every jitted function.
 
     route: `route(arrays, batch) -> Weights`, once per request, handed inward to the places.
-    copies: rows of cache for each row of the batch.
+    copies, each: rows of cache for each row of the batch: `copies`, and `each` more for each slot of the bank.
     """
 
     model: nn.Module
     places: Places = ()
     route: Callable[[PyTree, Batch], Weights] | None = None
     copies: int = 1
+    each: int = 0
 
 
 class Ran(NamedTuple):
@@ -115,7 +116,8 @@ class State(NamedTuple):
 def start(adapted: Adapted, arrays: PyTree, batch: Batch, room: int) -> tuple[Float[Array, "b v"], State]:
     """Prefill prompts (padded on the left): logits of the next token, and the state with room for more."""
     rows, length = batch.tokens.shape
-    cache = empty_cache(adapted.model.config, rows * adapted.copies, length + room)
+    copies = adapted.copies + adapted.each * arrays["bank"].alive.size
+    cache = empty_cache(adapted.model.config, rows * copies, length + room)
     ran = run(adapted, arrays, batch, cache=cache._replace(valid=cache.valid[:rows]))
     assert ran.cache is not None
     return head(adapted.model, arrays, ran.hidden[:, -1]), State(ran.cache, ran.held, ran.outer)

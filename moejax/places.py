@@ -24,10 +24,12 @@ class Lora:
 
     `score(site, x)` gives the weights; without it the weights of the enclosing place or of `route` are worn.
     Weights are zero where an expert is absent; a layer that no expert adapts costs nothing.
+    sow: whether the weights are recorded (not those of copies of the rows, which say nothing).
     """
 
     mode: Mode = "output"
     score: Score | None = None
+    sow: bool = True
 
     def __call__(self, site: Site, next: Next, x: Float[Array, "b t d"]) -> Float[Array, "b t f"]:
         """The adapted linear, [b, t, d] -> [b, t, f]."""
@@ -38,7 +40,8 @@ class Lora:
         if weights is None:
             raise ValueError(f"{site.path}: no weights; give a score, a route, or an enclosing place")
         weights = _present(weights, site)
-        site.sow("weights", weights)
+        if self.sow:
+            site.sow("weights", weights)
         stack, slot, mix = site.stack, site.slot, getattr(formulations, self.mode)
 
         def delta(x):

@@ -1,7 +1,7 @@
 """What a place may see of where it stands: its layer, the bank, its router leaves, the request."""
 
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import flax.linen as nn
@@ -103,3 +103,14 @@ class Site:
         if self.module.is_mutable_collection(HELD):
             self.module.put_variable(HELD, name, value)
         return value
+
+
+def sown(records: PyTree, name: str, path: str = "") -> dict[str, PyTree]:
+    """What places sowed under a name in one forward: path of the module -> value (stacked over scanned layers)."""
+    found = {}
+    for key, part in records.items():
+        if key == name and isinstance(part, tuple):
+            found[path] = part[0]
+        elif isinstance(part, Mapping):
+            found |= sown(part, name, f"{path}/{key}" if path else key)
+    return found

@@ -25,6 +25,7 @@ from moejax.experts.pool import Pool
 from moejax.methods import TABLE, load
 from moejax.models.base import Base
 from moejax.routing import select
+from moejax.site import sown
 from moejax.train.work import Work
 from moejax.types import Batch
 
@@ -33,6 +34,10 @@ LINES: dict[str, tuple[str, dict[str, Any]]] = {name: (name, {}) for name in TAB
     "arrow(factor)": ("arrow", {"aggregation": "factor"}),
     "uniform(factor)": ("uniform", {"aggregation": "factor"}),
     "best_single(test)": ("best_single", {"rows": "test"}),
+    "meteora(train_loras)": ("meteora", {"train_loras": True}),
+    "mole(token)": ("mole", {"mode": "token"}),
+    "mole(layer)": ("mole", {"level": "layer"}),
+    "mole(matrix)": ("mole", {"level": "matrix"}),
 }
 """What the contract is tested on: every method, and those that have modes in each."""
 
@@ -43,6 +48,8 @@ QUICK: dict[str, dict[str, Any]] = {  # settings that make a fit take a moment
     "token_gate": {"steps": 2, "batch": ROWS, "rate": 0.3},
     "task_arithmetic": {"rows": 6, "batch": 6, "grid": (0.2, 1.0)},
     "best_single": {"batch": 6},
+    "meteora": {"steps": 2, "batch": ROWS, "rate": 0.1},
+    "mole": {"steps": 2, "batch": 6, "rate": 0.1},
     "multitask": {"rank": 2, "steps": 2, "batch": ROWS, "rate": 1e-2},
 }
 
@@ -138,14 +145,8 @@ def batch(world: World, count: int = 4, seed: int = 5) -> Batch:
 
 def _look(arrays, batch, adapted):
     scores, records = score(adapted, arrays, batch, record=True)
-    weights = {}
-    for path in arrays["bank"].sites:
-        node = records
-        for part in path.split("/"):
-            node = node.get(part, {})
-        if "weights" in node:
-            weights[path] = select.dense(node["weights"][0], banks.size(arrays["bank"]))
-    return scores, weights
+    experts = banks.size(arrays["bank"])
+    return scores, {path: select.dense(w, experts) for path, w in sown(records, "weights").items()}
 
 
 program = jax.jit(_look, static_argnames="adapted")

@@ -34,12 +34,12 @@ def sight(needs: frozenset[str]) -> int:
 
 
 def result(
-    answers: Answers, uniform: Answers, truths: Mapping[str, Truth], samples: int, seed: int
+    answers: Answers, uniform: Answers | None, truths: Mapping[str, Truth], samples: int, seed: int
 ) -> dict[str, Any]:
     """One method's numbers: per task, means over held-in and held-out tasks, intervals of the difference to uniform.
 
     A task that the method has no answers for, or that has no row of a group, is left out; a group without any
-    task has no cell, and a split without any is None (printed as a dash).
+    task has no cell, and a split without any is None (printed as a dash). Without `uniform`: no intervals.
     """
     tasks = {name: _task(found, truths[name]) for name, found in answers.items()}
     groups = sorted({group for truth in truths.values() for group in np.unique(truth.group)})
@@ -67,20 +67,19 @@ def _task(found: np.ndarray, truth: Truth) -> dict[str, dict[str, float]]:
 
 
 def _mean(
-    names: Sequence[str], group: str, answers: Answers, uniform: Answers, truths: Mapping[str, Truth],
+    names: Sequence[str], group: str, answers: Answers, uniform: Answers | None, truths: Mapping[str, Truth],
     samples: int, seed: int,
 ) -> dict[str, Any]:  # fmt: skip
     here = {name: truths[name].group == group for name in names}
-    cut = {name: (answers[name][m], uniform[name][m], truths[name].right[m]) for name, m in here.items()}
-    gap, low, high = paired_interval(
-        [found == right for found, _, right in cut.values()],
-        [other == right for _, other, right in cut.values()],
-        samples, seed,
-    )  # fmt: skip
+    cut = [(answers[name][rows], truths[name].right[rows]) for name, rows in here.items()]
+    against = None
+    if uniform is not None:
+        ours = [found == right for found, right in cut]
+        theirs = [uniform[name][rows] == truths[name].right[rows] for name, rows in here.items()]
+        gap, low, high = paired_interval(ours, theirs, samples, seed)
+        against = {"difference": gap, "low": low, "high": high}
     return {
-        "accuracy": float(np.mean([accuracy(found, right) for found, _, right in cut.values()])),
-        "balanced_accuracy": float(
-            np.mean([balanced_accuracy(found, right) for found, _, right in cut.values()])
-        ),
-        "against_uniform": {"difference": gap, "low": low, "high": high},
+        "accuracy": float(np.mean([accuracy(found, right) for found, right in cut])),
+        "balanced_accuracy": float(np.mean([balanced_accuracy(found, right) for found, right in cut])),
+        "against_uniform": against,
     }

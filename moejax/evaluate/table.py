@@ -45,8 +45,8 @@ def _line(row: Mapping[str, Any], results: Mapping[str, Any]) -> list[str]:
         if cell is None:
             text += [DASH, ""]
             continue
-        against = cell["against_uniform"]
-        text += [points(cell["balanced_accuracy"]), "" if row["label"] == "uniform" else interval(against)]
+        against = cell["against_uniform"] if row["label"] != "uniform" else None
+        text += [points(cell["balanced_accuracy"]), interval(against) if against else ""]
     cost = row["cost"]
     return [
         *text,

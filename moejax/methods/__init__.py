@@ -16,6 +16,8 @@ TABLE: dict[str, str] = {
     "average_activation": "moejax.methods.average_activation",
     "base": "moejax.methods.bare",
     "best_single": "moejax.methods.best_single",
+    "meteora": "moejax.methods.meteora",
+    "mole": "moejax.methods.mole",
     "multitask": "moejax.methods.multitask",
     "own_expert": "moejax.methods.own_expert",
     "phatgoose": "moejax.methods.phatgoose",

@@ -46,8 +46,8 @@ class Score:
         """Step weights [b, t, k]; an expert whose update is zero at this site has no direction and no weight."""
         prototypes = site.leaves["prototype"]
         present = site.present & jnp.any(prototypes != 0, axis=-1)
-        logits = scores.absolute_projection(x, prototypes) / site.knobs["temperature"]
-        return select.top_k(logits, present, self.k)
+        found = scores.absolute_projection(x, prototypes)
+        return select.top_k(found, present, self.k, site.knobs["temperature"])
 
 
 def adapt(config: Config, base: Base) -> Adapted:

@@ -22,6 +22,7 @@ from moejax.joint import Next, Site
 from moejax.methods import phatgoose
 from moejax.models.base import Base
 from moejax.places import LINEARS, Lora, own_expert
+from moejax.site import sown
 from moejax.taxonomy import Card, infobox
 from moejax.train.rows import bound
 
@@ -85,20 +86,13 @@ def _sums(arrays: Any, batch: Any, *, adapted: Adapted) -> Any:
     """Sums of inputs by path [s, e, d], and numbers of prompt tokens [e]."""
     records = run(adapted, arrays, batch, record=True).records
     by_expert = partial(jax.ops.segment_sum, segment_ids=batch.expert, num_segments=size(arrays["bank"]))
-    sums = {}
+    sums, inputs = {}, sown(records, "sum")
     for path, stack in arrays["bank"].sites.items():
-        rows = site_record(records, path, "sum")  # [l, b, d] of the layers that ran, from the top
+        rows = inputs[path]  # [l, b, d] of the layers that ran, from the top
         lowest = stack.slot.shape[0] - rows.shape[0]
         layer = jnp.argmax(stack.slot[None] == jnp.arange(stack.a.shape[0])[:, None], axis=1)
         sums[path] = jax.vmap(by_expert)(rows[layer - lowest])
     return sums, by_expert(jnp.sum(batch.prompt, axis=1).astype(jnp.float32))
-
-
-def site_record(records: Any, path: str, name: str) -> Any:
-    """What the place at `path` sowed under `name`, stacked over the layers that ran."""
-    for part in path.split("/"):
-        records = records[part]
-    return records[name][0]
 
 
 def fit(config: Config, base: Base, pool: Pool, grants: Grants, work: Any) -> Fitted:

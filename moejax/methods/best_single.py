@@ -67,7 +67,8 @@ def fit(config: Config, base: Base, pool: Pool, grants: Grants, work: Any) -> Fi
         best = max(range(len(found)), key=lambda e: (round(float(found[e][0]), 6), float(found[e][1])))
         return {"expert": np.int32(best), "quality": np.stack(found)}
 
-    return fitted(int(work.memo("expert", make)["expert"]))
+    found = fitted(int(work.memo("expert", make)["expert"]))
+    return found._replace(chosen={"expert": f"{len(rows)} labelled {config.rows} rows"})
 
 
 METHOD = Method(CARD, Config, adapt, fit=fit, grants=needs)

@@ -3,8 +3,6 @@
 from dataclasses import dataclass
 from typing import Any
 
-import jax.numpy as jnp
-
 from moejax.adapted import Adapted
 from moejax.contract import Fitted, Grants, Method, count
 from moejax.experts.bank import stack
@@ -12,7 +10,7 @@ from moejax.experts.pool import Pool
 from moejax.models.base import Base
 from moejax.places import LINEARS, Lora, Uniform
 from moejax.taxonomy import Card, infobox
-from moejax.train.experts import adapted_sites, fresh, trainable
+from moejax.train.experts import adapted_sites, fresh, trainable, with_factors
 from moejax.train.optimiser import Optimiser
 from moejax.train.rows import pooled
 
@@ -53,12 +51,8 @@ def fit(config: Config, base: Base, pool: Pool, grants: Grants, work: Any) -> Fi
     trained = work.train(
         "adapter", adapt(config, base), arrays, start, pooled(rows, pool.names, config.batch, work.seed),
         Optimiser(config.rate, config.steps),
-    )["bank"]["sites"]  # fmt: skip
-    sites = {
-        path: s._replace(**{name: jnp.asarray(leaf) for name, leaf in trained[path].items()})
-        for path, s in bank.sites.items()
-    }
-    return Fitted(router, pool.names, bank._replace(sites=sites), trained=count(start))
+    )  # fmt: skip
+    return Fitted(router, pool.names, with_factors(bank, trained), trained=count(start))
 
 
 METHOD = Method(CARD, Config, adapt, fit=fit)

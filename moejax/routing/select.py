@@ -24,13 +24,19 @@ def softmax(scores: Float[Array, "*n e"], present: Bool[Array, "e"]) -> Weights:
     return Weights(masked_softmax(scores, _align(present, scores)))
 
 
-def top_k(scores: Float[Array, "*n e"], present: Bool[Array, "e"], k: int) -> Weights:
-    """Top-k, then softmax over the chosen scores: w_j = exp(s_j) / sum_{i in K} exp(s_i).
+def top_k(
+    scores: Float[Array, "*n e"],
+    present: Bool[Array, "e"],
+    k: int,
+    temperature: float | Float[Array, ""] = 1.0,
+) -> Weights:
+    """Top-k, then softmax over the chosen scores: w_j = exp(s_j / T) / sum_{i in K} exp(s_i / T).
 
+    The choice is made before the division, so that it does not depend on T by rounding.
     Source: Arrow (2405.11157); a softmax BEFORE top-k is `softmax_top_k`.
     """
     values, index, chosen = _choose(scores, present, k)
-    return Weights(masked_softmax(values, chosen), index)
+    return Weights(masked_softmax(values / temperature, chosen), index)
 
 
 def softmax_top_k(

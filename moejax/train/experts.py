@@ -104,6 +104,12 @@ def trainable(bank: Bank) -> PyTree:
     return {"bank": {"sites": {path: {"a": s.a, "b": s.b} for path, s in bank.sites.items()}}}
 
 
+def with_factors(bank: Bank, trained: PyTree) -> Bank:
+    """The bank with the factors that training gave, laid out as in `trainable`."""
+    sites = {path: bank.sites[path]._replace(**leaves) for path, leaves in trained["bank"]["sites"].items()}
+    return bank._replace(sites=sites)
+
+
 def _after(expert: Expert, bank: Bank, trained: PyTree, e: int) -> Expert:
     loras = {}
     for (path, layer), one in expert.loras.items():

@@ -79,7 +79,8 @@ class Work:
                     objective=objective, together=together, record=record,
                 )  # fmt: skip
 
-            start = begin(jax.tree.map(jax.numpy.asarray, trainable), optimiser, together)
+            copied = jax.tree.map(jax.numpy.array, trainable)  # the state is donated, what it began as is not
+            start = begin(copied, optimiser, together)
             return self.loop(name, step, start, optimiser.steps).trainable
 
         return jax.tree.map(jax.numpy.asarray, self.memo(name, make))

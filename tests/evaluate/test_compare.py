@@ -33,6 +33,12 @@ def test_means_are_over_tasks_of_a_split_that_have_rows_of_the_group():
     assert found["held_out"]["unseen"]["against_uniform"]["difference"] == -0.5
 
 
+def test_without_the_uniform_merge_there_is_no_interval():
+    found = result(ANSWERS, None, TRUTHS, samples=20, seed=0)
+    assert found["held_in"]["seen"]["against_uniform"] is None
+    assert found["held_in"]["seen"]["balanced_accuracy"] == 0.625
+
+
 def test_a_split_without_answers_is_none():
     found = result({"c": ANSWERS["c"]}, UNIFORM, TRUTHS, samples=20, seed=0)
     assert found["held_in"] is None and found["tasks"].keys() == {"c"}

@@ -59,6 +59,13 @@ def test_a_line_has_a_cell_for_every_column():
     assert all(len(line) == len(heads) for name, line in found.items() if name != "phatgoose")
 
 
+def test_without_an_interval_the_cell_is_empty():
+    alone = {**cell(0.5), "against_uniform": None}
+    found = {**RESULTS, "groups": [""], "rows": [row("arrow", 0, {"": alone}, {"": alone})]}
+    ((_, ((name, *text),)),) = lines(found)
+    assert (name, *text[:4]) == ("arrow", ".500", "", ".500", "")
+
+
 def test_numbers_as_the_field_prints_them():
     assert [points(share) for share in (0.8734, 1.0, 0.0)] == [".873", "1.00", ".000"]
     assert [count(number) for number in (0, 999, 1000, 1_234_567)] == ["0", "999", "1.0k", "1.2M"]
