@@ -1,7 +1,7 @@
 """Command lines: a dataclass of options in, one sentence out when they are wrong."""
 
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import redirect_stderr
 from dataclasses import is_dataclass
 from difflib import get_close_matches
@@ -43,17 +43,35 @@ def parse(kind: type[T], argv: Sequence[str], prog: str, description: str, defau
 
 
 def flags(kind: Any, prefix: str = "--") -> Iterator[str]:
-    """Every flag of a dataclass, of those within it, and the short names that fields have."""
+    """Every flag of a dataclass, of those within it, and the short names that fields have; no positional one."""
     for name, hint in get_type_hints(kind, include_extras=True).items():
         inner, flag = hint, prefix + name.replace("_", "-")
         if get_origin(hint) is Annotated:
             inner, *notes = get_args(hint)
+            if tyro.conf.Positional in notes:
+                continue
             for note in notes:
                 yield from getattr(note, "aliases", None) or ()
         if is_dataclass(inner):
             yield from flags(inner, f"{flag}.")
         else:
             yield flag
+
+
+def apart(texts: Iterable[str]) -> tuple[str, ...]:
+    """Words joined by commas as words of their own: `arrow(factor, k=2),uniform` are two, brackets stay whole."""
+    found = []
+    for text in texts:
+        depth, word = 0, ""
+        for letter in text:
+            depth += (letter in "([{") - (letter in ")]}")
+            if letter == "," and depth <= 0:
+                found.append(word)
+                word = ""
+            else:
+                word += letter
+        found.append(word)
+    return tuple(word.strip() for word in found if word.strip())
 
 
 def _sentence(box: str) -> str:

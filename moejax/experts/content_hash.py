@@ -2,6 +2,8 @@
 
 import hashlib
 import struct
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
@@ -16,11 +18,26 @@ def content_hash(loras: dict[SiteKey, Lora]) -> str:
     """
     digest = hashlib.sha256(b"moejax lora 1")
     for path, layer in sorted(loras):
-        one = loras[path, layer]
-        name = path.encode()
-        digest.update(struct.pack("<q", len(name)) + name)
-        digest.update(struct.pack("<qqd?", layer, rank(one), one.alpha, one.rslora))
-        for factor in (one.a, one.b):
-            digest.update(struct.pack("<qq", *factor.shape))
-            digest.update(np.ascontiguousarray(factor, "<f4").tobytes())
+        _add(digest, path, layer, loras[path, layer])
     return "sha256:" + digest.hexdigest()
+
+
+def modules_hash(loras: Mapping[str, Lora]) -> str:
+    """The same over Hugging Face module names, for where no base is at hand to say which sites they are.
+
+    It tells equal content within the commands on a pool folder, and nothing else: `moejax.json` and routers
+    record `content_hash`, which is another number for the same weights.
+    """
+    digest = hashlib.sha256(b"moejax modules 1")
+    for module in sorted(loras):
+        _add(digest, module, 0, loras[module])
+    return "modules:" + digest.hexdigest()
+
+
+def _add(digest: Any, name: str, layer: int, one: Lora) -> None:
+    data = name.encode()
+    digest.update(struct.pack("<q", len(data)) + data)
+    digest.update(struct.pack("<qqd?", layer, rank(one), one.alpha, one.rslora))
+    for factor in (one.a, one.b):
+        digest.update(struct.pack("<qq", *factor.shape))
+        digest.update(np.ascontiguousarray(factor, "<f4").tobytes())

@@ -33,14 +33,24 @@ def check_name(name: str) -> None:
         raise UserError(f"{name!r} cannot name an expert: no '/', '\\', ':' or control characters")
 
 
+def twin(name: str) -> str:
+    """The same text for names that differ only in case or in how accents are encoded."""
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
+
+
 def check_names(names: Iterable[str]) -> None:
     """Raise UserError on a bad name, or on two that differ only in case or in how accents are encoded."""
     seen: dict[str, str] = {}
     for name in names:
         check_name(name)
-        twin = seen.setdefault(unicodedata.normalize("NFC", name).casefold(), name)
-        if twin != name:
-            raise UserError(f"experts {twin!r} and {name!r} differ only in case: rename one")
+        first = seen.setdefault(twin(name), name)
+        if first != name:
+            raise UserError(f"experts {first!r} and {name!r} differ only in case: rename one")
+
+
+def expert_folders(pool: Path) -> list[Path]:
+    """The experts' folders of a pool: its sub-folders, sorted by name; hidden ones are passed over."""
+    return sorted(path for path in pool.iterdir() if path.is_dir() and not path.name.startswith("."))
 
 
 def closest(name: str, known: Iterable[str]) -> str:

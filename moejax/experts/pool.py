@@ -14,7 +14,7 @@ from moejax.experts import extras as extras_
 from moejax.experts.bank import Bank
 from moejax.experts.content_hash import content_hash
 from moejax.experts.expert import Expert, SiteKey
-from moejax.experts.folder import check_names, closest
+from moejax.experts.folder import check_names, closest, expert_folders
 from moejax.experts.read import read
 from moejax.experts.report import LoadReport, compare
 from moejax.types import AccessDenied, NotApplicable, UserError
@@ -186,7 +186,7 @@ def read_pool(
     folder = Path(folder)
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder of experts")
-    found = sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+    found = expert_folders(folder)
     if not found:
         raise UserError(f"{folder}: no expert in it: each is a sub-folder with adapter_config.json")
     check_names(path.name for path in found)

@@ -7,15 +7,17 @@ experts/ routers/ checkpoints/ metrics.jsonl results.json
 
 import json
 import os
+import shutil
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from moejax.experts.journal import HIDDEN
+from moejax.experts.lock import locked
 from moejax.train.code_version import code_version
 from moejax.train.differences import differences
-from moejax.train.lock import locked
 from moejax.train.metrics import Metrics
 from moejax.types import UserError
 
@@ -50,6 +52,10 @@ class RunFolder:
     def log(self, record: Mapping[str, Any]) -> None:
         """One line of metrics.jsonl."""
         self.metrics.write(record)
+
+    def forget(self, step: int, **where: Any) -> None:
+        """Drop the lines of metrics.jsonl that a loop wrote from `step` on."""
+        self.metrics.cut(step, **where)
 
     def bind(self, **keys: str) -> None:
         """Record what the run works on, as `data=hash, base=fingerprint`.
@@ -98,10 +104,25 @@ def open_run(
         raise UserError(
             f"the run folder {folder} cannot be made ({error.strerror}): give another --run"
         ) from error
-    with locked(folder / "lock"):
+    with locked(folder / "lock", folder, "wait for it, end it, or give another --run"):
         _claim(folder, as_json(config), free, accept_code)
+        _sweep(folder)
         with Metrics(folder) as metrics:
             yield RunFolder(folder, metrics)
+
+
+def _sweep(folder: Path) -> None:
+    """Remove what a killed process left half written: parts of files, and hidden folders that were being filled.
+
+    The hidden folder of a pool stays: it holds experts that were dropped, and mends itself.
+    """
+    for path in [path for path in folder.rglob("*") if path.suffix == ".part" or path.name.startswith(".")]:
+        if HIDDEN in path.relative_to(folder).parts:
+            continue
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
 
 
 def _claim(folder: Path, config: dict[str, Any], free: Collection[str], accept_code: bool) -> None:

@@ -137,8 +137,9 @@ def test_a_second_process_is_refused_until_the_first_ends(tmp_path):
 
 HOLD = """
 import sys, time
-from moejax.train.lock import locked
-with locked(__import__("pathlib").Path(sys.argv[1])):
+from pathlib import Path
+from moejax.experts.lock import locked
+with locked(Path(sys.argv[1]), Path(sys.argv[1]).parent, "wait"):
     print("held", flush=True)
     time.sleep(60)
 """
@@ -166,6 +167,16 @@ def test_the_lock_is_let_go_after_an_error(tmp_path):
     with pytest.raises(ZeroDivisionError), open_run(tmp_path, CONFIG):
         raise ZeroDivisionError
     reopened(tmp_path)
+
+
+def test_a_pools_dropped_experts_outlive_the_sweep(tmp_path):
+    reopened(tmp_path)
+    kept, half = (tmp_path / "experts" / name for name in (".moejax/kept/3", ".ann.x1/new"))
+    for folder in (kept, half):
+        folder.mkdir(parents=True)
+        (folder / ".hidden").write_text("")
+    reopened(tmp_path)
+    assert (kept / ".hidden").exists() and not half.parent.exists()
 
 
 def test_a_stage_is_done_under_its_key_alone(tmp_path):
