@@ -107,6 +107,8 @@ class Method:
     fit: Callable[[Any, Base, Pool, Grants, Any], Fitted] = nothing_fitted
     contribute: Callable[[Any, Base, Pool, Mapping[str, Rows], Any], dict[str, Extras]] | None = None
     arrays: Callable[[Any, Base, Pool, Fitted], dict[str, Any]] = plain_arrays
+    contributed: tuple[str, ...] = ()
+    """The fields of Config that `contribute` depends on."""
     grants: Callable[[Any], frozenset[str]] | None = None
 
     def needs(self, config: Any) -> frozenset[str]:

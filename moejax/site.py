@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Int
+from jaxtyping import Array, Bool, Int, Shaped
 
 from moejax.experts.bank import Bank, Stack
 from moejax.models.stream import tile
@@ -114,3 +114,10 @@ def sown(records: PyTree, name: str, path: str = "") -> dict[str, PyTree]:
         elif isinstance(part, Mapping):
             found |= sown(part, name, f"{path}/{key}" if path else key)
     return found
+
+
+def at_slots(rows: Shaped[Array, "ran *n"], stack: Stack) -> Shaped[Array, "s *n"]:
+    """What was sown at the layers that ran (the upper ones of all l), for the adapted layers alone, by slot."""
+    first = stack.slot.shape[0] - rows.shape[0]
+    layer = jnp.argmax(stack.slot[None] == jnp.arange(stack.a.shape[0])[:, None], axis=1)
+    return rows[layer - first]

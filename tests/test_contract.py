@@ -18,8 +18,11 @@ from moejax.types import AccessDenied, NotApplicable, UserError
 
 KINDS = ("encoder", "decoder")
 RANK = {"Task": 1, "Example": 2, "Step": 3}
-EXAMPLE = dict.fromkeys(["own_expert", "mole", "mole(layer)", "mole(matrix)"], 2)
-"""The oracle is told the task of each row; MoLE's equations weigh a request, the survey's cell says Step."""
+OTHER = dict.fromkeys(["own_expert", "mole", "mole(layer)", "mole(matrix)", "granularity(example)"], 2) | {
+    "granularity(task)": 1
+}
+"""Lines at another grain than their card's cell: the oracle is told the task of each row; MoLE's equations weigh a
+request, where the survey says Step."""
 CLOSE = {"rtol": 0, "atol": 1e-4}  # scores are log-probabilities of size 1 to 10
 
 START, STEP = jax.jit(start, static_argnums=(0, 3)), jax.jit(step, static_argnums=0)
@@ -64,7 +67,7 @@ def test_weights_have_the_rank_of_their_granularity_and_are_zero_off_the_selecti
     weights = worlds.look(fit, batch)[1]
     assert any(w.any() for w in weights.values()) == (line != "base")
     for path, w in weights.items():
-        rank = EXAMPLE.get(line, RANK.get(granularity))
+        rank = OTHER.get(line, RANK.get(granularity))
         assert w.ndim == 1 + rank  # the layers come first
         assert np.isfinite(w).all()
         allowed = over_rows(usable(fit.arrays["bank"], path), w)

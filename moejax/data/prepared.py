@@ -53,7 +53,10 @@ def _written(tasks: tuple[Task, ...], folder: Path, family: str) -> Path:
     kinds = {"generated": tfds_builders.GeneratedSuite, "folder": tfds_builders.FolderTasks}
     with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
         builder = kinds[family](tasks=tasks, data_dir=folder)
-        builder.download_and_prepare()
+        try:
+            builder.download_and_prepare()
+        except Exception as fault:  # its writers are C++: a full disk is a RuntimeError of theirs
+            raise OSError(f"{folder} cannot be written ({str(fault).splitlines()[0]})") from fault
     return Path(builder.data_dir)
 
 

@@ -8,14 +8,17 @@ from typing import Any
 
 import jax
 
+from moejax.train.code_version import commit
+
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy", "transformers", "grain")
 
 
 def provenance() -> dict[str, Any]:
-    """Versions and device of this process."""
+    """Versions, commit and device of this process."""
     device = jax.devices()[0]
     return {
         "versions": {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}},
+        "commit": commit(),
         "device": f"{device.platform} {device.device_kind} × {jax.device_count()}",
     }
 

@@ -16,6 +16,7 @@ TABLE: dict[str, str] = {
     "average_activation": "moejax.methods.average_activation",
     "base": "moejax.methods.bare",
     "best_single": "moejax.methods.best_single",
+    "granularity": "moejax.methods.granularity",
     "meteora": "moejax.methods.meteora",
     "mole": "moejax.methods.mole",
     "multitask": "moejax.methods.multitask",

@@ -22,7 +22,7 @@ from moejax.joint import Next, Site
 from moejax.methods import phatgoose
 from moejax.models.base import Base
 from moejax.places import LINEARS, Lora, own_expert
-from moejax.site import sown
+from moejax.site import at_slots, sown
 from moejax.taxonomy import Card, infobox
 from moejax.train.rows import bound
 
@@ -88,10 +88,7 @@ def _sums(arrays: Any, batch: Any, *, adapted: Adapted) -> Any:
     by_expert = partial(jax.ops.segment_sum, segment_ids=batch.expert, num_segments=size(arrays["bank"]))
     sums, inputs = {}, sown(records, "sum")
     for path, stack in arrays["bank"].sites.items():
-        rows = inputs[path]  # [l, b, d] of the layers that ran, from the top
-        lowest = stack.slot.shape[0] - rows.shape[0]
-        layer = jnp.argmax(stack.slot[None] == jnp.arange(stack.a.shape[0])[:, None], axis=1)
-        sums[path] = jax.vmap(by_expert)(rows[layer - lowest])
+        sums[path] = jax.vmap(by_expert)(at_slots(inputs[path], stack))
     return sums, by_expert(jnp.sum(batch.prompt, axis=1).astype(jnp.float32))
 
 
@@ -101,4 +98,4 @@ def fit(config: Config, base: Base, pool: Pool, grants: Grants, work: Any) -> Fi
     return Fitted({"places": {p: {"gate": mean} for p, mean in means.items()}, "knobs": {}}, pool.names)
 
 
-METHOD = Method(CARD, Config, adapt, fit=fit, contribute=contribute)
+METHOD = Method(CARD, Config, adapt, fit=fit, contribute=contribute, contributed=("rows", "batch"))

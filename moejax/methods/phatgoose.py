@@ -84,7 +84,7 @@ def contribute(
     trained = work.train(
         "gates", adapted, arrays, {"router": {"places": gates}},
         bound(rows, pool.names, config.batch, work.seed),
-        Optimiser(config.rate, config.steps, config.warmup, "constant"), together=True,
+        Optimiser(config.rate, config.steps, config.warmup, "constant"), together=pool.names,
     )["router"]["places"]  # fmt: skip
     return {
         name: {"gate": {path: np.asarray(leaves["gate"][:, e]) for path, leaves in trained.items()}}
@@ -99,4 +99,7 @@ def fit(config: Config, base: Base, pool: Pool, grants: Grants, work: Any) -> Fi
     return Fitted({"places": places, "knobs": {}}, pool.names, trained=count(places))
 
 
-METHOD = Method(CARDS["phatgoose"], Config, adapt, fit=fit, contribute=contribute)
+METHOD = Method(
+    CARDS["phatgoose"], Config, adapt, fit=fit, contribute=contribute,
+    contributed=("steps", "batch", "rate", "warmup"),
+)  # fmt: skip

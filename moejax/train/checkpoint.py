@@ -47,8 +47,16 @@ class Checkpoints:
         return self.manager.restore(step, args=ocp.args.StandardRestore(shapes))
 
     def save(self, step: int, state: PyTree) -> None:
-        """Save the state after `step` steps; nothing is done when that step is there already."""
+        """Save the state after `step` steps; nothing is done when that step is there already.
+
+        Raises OSError when it cannot be written.
+        """
         import orbax.checkpoint as ocp
 
-        if self.manager.latest_step() != step:
+        if self.manager.latest_step() == step:
+            return
+        try:
             self.manager.save(step, args=ocp.args.StandardSave(state))
+        except Exception as error:  # a full disk is a ValueError of tensorstore, among others
+            first = str(error).split("\n")[0]
+            raise OSError(f"{self.folder} cannot be written ({first})") from error

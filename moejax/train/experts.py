@@ -94,7 +94,7 @@ def train_together(
     trained = work.train(
         name, Adapted(base.model, ((LINEARS, Lora("output")),), route=own_expert),
         {"params": base.params, "bank": bank, "router": {}, "labels": base.labels}, trainable(bank),
-        bound(rows, names, recipe.batch, work.seed), recipe.optimiser, together=True,
+        bound(rows, names, recipe.batch, work.seed), recipe.optimiser, together=names,
     )["bank"]["sites"]  # fmt: skip
     return {one.name: _after(one, bank, trained, e) for e, one in enumerate(before)}
 

@@ -13,6 +13,8 @@ from tqdm import tqdm
 from moejax.adapted import prefix
 from moejax.types import Batch, PyTree
 
+WIDTHS = 8  # widths are multiples of it: few programs
+
 
 def size(batch: Batch, width: int, itemsize: int = 4) -> int:
     """Bytes that the activations of these rows take."""
@@ -30,7 +32,9 @@ def features(
 ) -> Float[np.ndarray, "n t d"]:
     """Activations that enter layer `lowest`, for all rows; read from `path` when they are there already.
 
-    Computed in batches of one shape and mapped from the file, so that memory holds only what is used.
+    Computed in batches of rows of like length, no wider than these need; padding beyond is left at zero, which no
+    real token sees. Mapped from the file, so that memory holds only what is used.
+    Raises OSError when there is no room for them: it is taken before the first is computed.
     """
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -39,15 +43,26 @@ def features(
         store = np.lib.format.open_memmap(
             part, "w+", np.dtype(model.config.dtype), (rows, t, model.config.width)
         )
+        _take_room(part)
+        ends = t - np.argmax(whole.mask[:, ::-1], axis=1)  # the place after each row's last real token
+        order = np.argsort(ends, kind="stable")
         for start in tqdm(range(0, rows, batch), desc="features", unit="batch", disable=not progress):
-            index = np.minimum(np.arange(start, start + batch), rows - 1)
-            some = Batch(whole.tokens[index], whole.mask[index], whole.prompt[index])
+            index = order[np.minimum(np.arange(start, start + batch), rows - 1)]
+            width = min(t, -(-int(ends[index].max()) // WIDTHS) * WIDTHS)
+            some = Batch(*(leaf[index, :width] for leaf in (whole.tokens, whole.mask, whole.prompt)))
             found = np.asarray(_below(params, some, model=model, lowest=lowest))
-            store[start : start + batch] = found[: rows - start]
+            store[index[: rows - start], :width] = found[: rows - start]
         store.flush()
         del store
         os.replace(part, path)
     return np.load(path, mmap_mode="r").view(model.config.dtype)  # numpy forgets the name of bfloat16
+
+
+def _take_room(path: Path) -> None:
+    """Have the disk give all blocks of a file now: a mapped file that meets a full disk later kills the process."""
+    if hasattr(os, "posix_fallocate"):  # macOS lacks it
+        with open(path, "r+b") as file:
+            os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
 
 
 @partial(jax.jit, static_argnames=("model", "lowest"))

@@ -16,9 +16,9 @@ class Metrics:
     """Appends to FOLDER/metrics.jsonl, a line a record, at once; TensorBoard reads FOLDER/tensorboard."""
 
     def __init__(self, folder: Path):
-        path = folder / "metrics.jsonl"
-        _drop_half_a_line(path)
-        self.file = open(path, "a", encoding="utf-8")  # noqa: SIM115, closed on exit
+        self.path = folder / "metrics.jsonl"
+        _drop_half_a_line(self.path)
+        self.file = open(self.path, "a", encoding="utf-8")  # noqa: SIM115, closed on exit
         self.board = None
         if find_spec("tensorboardX"):
             self.board = import_module("tensorboardX").SummaryWriter(str(folder / "tensorboard"))
@@ -36,6 +36,22 @@ class Metrics:
                 if name != "step" and isinstance(value, int | float):
                     self.board.add_scalar(f"{record.get('loop', 'run')}/{name}", value, record["step"])
 
+    def cut(self, step: int, **where: Any) -> None:
+        """Drop the records of a loop from `step` on, for a run that is resumed there; `where` says which loop.
+
+        TensorBoard's files are left as they are: it shows such steps twice.
+        """
+        self.file.flush()
+        before = self.path.read_text(encoding="utf-8").splitlines(keepends=True)
+        kept = [line for line in before if not _is_after(json.loads(line), step, where)]
+        if len(kept) == len(before):
+            return
+        part = self.path.with_name(f"{self.path.name}.{os.getpid()}.part")
+        part.write_text("".join(kept), encoding="utf-8")
+        self.file.close()
+        os.replace(part, self.path)
+        self.file = open(self.path, "a", encoding="utf-8")  # noqa: SIM115, closed on exit
+
     def __enter__(self) -> "Metrics":
         return self
 
@@ -45,6 +61,11 @@ class Metrics:
         self.file.close()
         if self.board is not None:
             self.board.close()
+
+
+def _is_after(record: Mapping[str, Any], step: int, where: Mapping[str, Any]) -> bool:
+    """Whether a record is of that loop, and of that step or a later one."""
+    return record.get("step", -1) >= step and all(record.get(name) == value for name, value in where.items())
 
 
 def _is_not_finite(value: Any) -> bool:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from moejax.types import PyTree, UserError
@@ -38,12 +39,14 @@ def unflatten(flat: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def save(path: Path, tree: PyTree) -> None:
-    """Write a tree whole or not at all."""
+    """Write a tree whole or not at all. Raises OSError when it cannot be written."""
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(path.name + f".{os.getpid()}.part")
     try:
         save_file(flatten(tree), part)
         os.replace(part, path)
+    except SafetensorError as error:  # what its writer makes of a full disk
+        raise OSError(f"{path} cannot be written ({error})") from error
     finally:
         part.unlink(missing_ok=True)
 

@@ -3,7 +3,7 @@
 import shutil
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,6 +22,7 @@ from moejax.train.step import Objective, State, begin, mean, train_step
 from moejax.types import PRNGKey, PyTree, UserError
 
 Log = Callable[[dict[str, Any]], None]
+Forget = Callable[[int, str], None]
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,8 @@ class Work:
     every: float = 60.0
     """Seconds between checkpoints of a loop."""
     progress: bool = False
+    forget: Forget = lambda step, loop: None
+    """Drops the metrics of a loop from a step on, when it is resumed there."""
 
     def within(self, name: str) -> "Work":
         """The same, in a sub-folder."""
@@ -60,13 +63,14 @@ class Work:
         optimiser: Optimiser,
         *,
         objective: Objective = mean,
-        together: bool = False,
+        together: Sequence[str] = (),
         record: bool = False,
         random: bool = False,
     ) -> PyTree:
         """The trained sub-tree after `optimiser.steps` steps: memoised, checkpointed, resumed where it stopped.
 
-        Raises UserError naming the step (and, together, the experts) when the loss is not finite.
+        together: names of experts that train side by side, each with its own loss and optimiser state.
+        Raises UserError naming the step (and, together, the expert) when the loss is not finite.
         """
 
         def make() -> PyTree:
@@ -76,24 +80,37 @@ class Work:
                 own = jax.random.fold_in(key, number) if random else None
                 return train_step(
                     state, arrays, stream(number), own, adapted=adapted, optimiser=optimiser,
-                    objective=objective, together=together, record=record,
+                    objective=objective, together=bool(together), record=record,
                 )  # fmt: skip
 
             copied = jax.tree.map(jax.numpy.array, trainable)  # the state is donated, what it began as is not
-            start = begin(copied, optimiser, together)
-            return self.loop(name, step, start, optimiser.steps).trainable
+            start = begin(copied, optimiser, bool(together))
+            return self.loop(name, step, start, optimiser.steps, together).trainable
 
-        return jax.tree.map(jax.numpy.asarray, self.memo(name, make))
+        found = self.memo(name, make)
+        shutil.rmtree(self._checkpoints(name), ignore_errors=True)
+        return jax.tree.map(jax.numpy.asarray, found)
+
+    def _checkpoints(self, name: str) -> Path:
+        return self.folder / "checkpoints" / name
 
     def loop(
-        self, name: str, step: Callable[[State, int], tuple[State, jax.Array]], state: State, steps: int
+        self,
+        name: str,
+        step: Callable[[State, int], tuple[State, jax.Array]],
+        state: State,
+        steps: int,
+        experts: Sequence[str] = (),
     ) -> State:
-        """Run `step(state, number) -> (state, losses)` to `steps`; saved every so often and when interrupted."""
-        folder = self.folder / "checkpoints" / name
+        """Run `step(state, number) -> (state, losses)` to `steps`; saved every so often and when interrupted.
+
+        The checkpoints stay: who called removes them when the result is safe.
+        """
         losses: list[tuple[int, jax.Array]] = []
-        with Checkpoints(folder) as checkpoints:
+        with Checkpoints(self._checkpoints(name)) as checkpoints:
             state = checkpoints.restore(state)
             first, saved = int(state.step), time.monotonic()
+            self.forget(first, name)
             bar = tqdm(total=steps, initial=first, desc=name, unit="step", disable=not self.progress)
             try:
                 for number in range(first, steps):
@@ -102,24 +119,23 @@ class Work:
                     losses.append((number, loss))
                     bar.update()
                     if time.monotonic() - saved > self.every:
-                        self._report(name, losses)
+                        self._report(name, losses, experts)
                         checkpoints.save(number + 1, state)
                         saved = time.monotonic()
             except (KeyboardInterrupt, SystemExit):
-                self._report(name, losses)
+                self._report(name, losses, experts)
                 checkpoints.save(int(state.step), state)
                 raise
             finally:
                 bar.close()
-            self._report(name, losses)
-        shutil.rmtree(folder, ignore_errors=True)
+            self._report(name, losses, experts)
         return state
 
-    def _report(self, name: str, losses: list[tuple[int, jax.Array]]) -> None:
+    def _report(self, name: str, losses: list[tuple[int, jax.Array]], experts: Sequence[str]) -> None:
         """Log losses since the last report in one fetch; stop on one that is not finite."""
         for number, loss in jax.device_get(losses):
             if not np.isfinite(loss).all():
-                where = f", expert number {int(np.argmin(np.isfinite(loss)))}" if np.ndim(loss) else ""
+                where = f", expert {experts[int(np.argmin(np.isfinite(loss)))]!r}" if np.ndim(loss) else ""
                 raise UserError(
                     f"{name}: the loss is not finite at step {number}{where}; lower the learning rate "
                     "(the last good save is kept)"

@@ -1,6 +1,7 @@
 """results.json: means over seeds, and what made them."""
 
 from moejax.evaluate.results import averaged, provenance
+from moejax.train.code_version import commit
 
 
 def run(seed, accuracy, label="uniform", **more):
@@ -31,3 +32,4 @@ def test_versions_and_device_are_named():
     found = provenance()
     assert {"python", "jax", "flax"} <= found["versions"].keys()
     assert found["device"].startswith("cpu")
+    assert found["commit"] == commit()

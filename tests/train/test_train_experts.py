@@ -130,8 +130,9 @@ def test_a_loss_that_is_not_finite_names_the_step_and_the_expert(tmp_path):
     def step(state, number):
         return state, jnp.array([1.0, 2.0, jnp.nan if number == 1 else 3.0])
 
-    with pytest.raises(UserError, match="experts: the loss is not finite at step 1, expert number 2; lower"):
-        Work(tmp_path, log=lines.append).loop("experts", step, State({}, {}, jnp.int32(0)), 3)
+    work = Work(tmp_path, log=lines.append)
+    with pytest.raises(UserError, match="experts: the loss is not finite at step 1, expert 'cy'; lower"):
+        work.loop("experts", step, State({}, {}, jnp.int32(0)), 3, ("ann", "bob", "cy"))
     assert lines == [{"loop": "experts", "step": 0, "loss": 2.0}]
 
 

@@ -1,0 +1,22 @@
+"""Every method that is built, on the quickstart's experts and texts.
+
+python train.py --config configs/quickstart_all.py
+python eval.py --config configs/quickstart_all.py
+"""
+
+from dataclasses import replace
+from pathlib import Path
+
+from moejax.config import Config
+from moejax.load_config import load_config
+
+MORE = (
+    "meteora(steps=40, rate=2e-2)", "meteora(k=1, steps=40, rate=2e-2)",
+    "mole(steps=60)", "mole(token, steps=60)", "mole(layer, steps=60)", "mole(matrix, steps=60)",
+)  # fmt: skip
+
+
+def config() -> Config:
+    """The quickstart with more rows in its table."""
+    quickstart = load_config(Path(__file__).with_name("quickstart.py"))
+    return replace(quickstart, run="", methods=quickstart.methods + MORE)

@@ -1,0 +1,84 @@
+"""`python killed.py BASE RUN [SAVE]`: train.py and eval.py on a tiny base, in a process that may die inside a save.
+
+SAVE is a part of a path: the first file or folder of such a path that is about to take its place never does, the
+process kills itself there as SIGKILL does. `metrics` dies in the middle of a line.
+"""
+
+import os
+import pathlib
+import signal
+import sys
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["XLA_FLAGS"] = "--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
+
+import jax
+
+jax.config.update("jax_compilation_cache_dir", os.environ["PROGRAMS"])
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+jax.config.update("jax_disable_most_optimizations", True)
+
+import eval as eval_script  # noqa: E402
+import train as train_script  # noqa: E402
+from moejax.config import CheckpointConfig, Config, DataConfig, EvaluationConfig  # noqa: E402
+from moejax.data.generated import SuiteConfig  # noqa: E402
+from moejax.train.experts import Recipe  # noqa: E402
+from moejax.train.metrics import Metrics  # noqa: E402
+from moejax.train.optimiser import Optimiser  # noqa: E402
+
+METHODS = ("uniform", "phatgoose(steps=3, batch=4)", "token_gate(steps=3, batch=4)", "best_single")
+
+
+def config(base: str, run: str) -> Config:
+    """A run of seconds that saves its state after every step."""
+    suite = SuiteConfig(
+        kinds=("animal", "place", "food"), pairs=(("animal", "place"),), train=12, pair_train=18, validation=4, test=6,
+        clauses=(2, 3),
+    )  # fmt: skip
+    made = Config(
+        run=run,
+        data=DataConfig(window=64, suite=suite),
+        experts=Recipe(rank=2, layers=(1,), batch=4, optimiser=Optimiser(1e-2, 4)),
+        methods=METHODS,
+        evaluation=EvaluationConfig(batch=8, samples=50),
+        checkpoint=CheckpointConfig(every=0.0),
+    )
+    return Config(**{**vars(made), "base": type(made.base)(source=base)})
+
+
+def die_inside(save: str) -> None:
+    """Kill this process at the first save of this kind, between the writing and the taking of its place."""
+
+    def kill(*_):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    if save == "metrics":
+
+        def half(self, record):
+            self.file.write('{"time": 1, "loop"')
+            self.file.flush()
+            kill()
+
+        Metrics.write = half
+        return
+    for owner, name in ((os, "replace"), (os, "rename"), (pathlib.Path, "rename"), (pathlib.Path, "replace")):
+        setattr(owner, name, _dying(getattr(owner, name), save, kill))
+
+
+def _dying(move, save: str, kill):
+    def moving(source, target, *rest, **options):
+        if save in str(target):
+            kill()
+        return move(source, target, *rest, **options)
+
+    return moving
+
+
+if __name__ == "__main__":
+    if len(sys.argv) > 3:
+        die_inside(sys.argv[3])
+    print("ready", flush=True)
+    settings = config(*sys.argv[1:3])
+    train_script.train(settings)
+    eval_script.evaluate(settings)
+    print("done", flush=True)

@@ -1,0 +1,127 @@
+"""A run that is killed at any moment, or inside any save, and started again ends in the same bits."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tiny_folder
+from conftest import cache_folder
+
+ROOT = Path(__file__).parents[1]
+SAVES = (
+    "generated-", "features.npy", "metrics", "work/experts/checkpoints", "work/experts/experts", "experts/food",
+    "stages/experts.json", "moejax_extras", "routers/token_gate", "router.json", "answers/", "stages/answers",
+    "results.json",
+)  # fmt: skip
+"""Parts of the paths that name each kind of save, in the order in which a run comes to them."""
+
+
+class Runs:
+    """Runs of one configuration in folders below `root`."""
+
+    def __init__(self, root: Path):
+        self.root, self.base = root, tiny_folder.encoder(root / "base")
+
+    def start(self, run: str, *save: str) -> subprocess.Popen:
+        """The command, begun; it has imported everything when it says that it is ready."""
+        words = [
+            sys.executable,
+            str(ROOT / "tests" / "killed.py"),
+            str(self.base),
+            str(self.root / run),
+            *save,
+        ]
+        env = {**os.environ, "PYTHONPATH": str(ROOT), "PROGRAMS": cache_folder()}
+        child = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env)
+        assert child.stdout is not None and child.stdout.readline() == "ready\n", child.communicate()
+        return child
+
+    def end(self, run: str, *save: str) -> int:
+        """Its exit status, when it came to an end."""
+        child = self.start(run, *save)
+        _, err = child.communicate(timeout=300)
+        assert child.returncode in (0, -9), err
+        return child.returncode
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory) -> Runs:
+    return Runs(tmp_path_factory.mktemp("runs"))
+
+
+@pytest.fixture(scope="module")
+def whole(runs):
+    """Everything that a run leaves which was never stopped, and how many seconds it took."""
+    runs.end("first")  # compiles
+    start = time.monotonic()
+    child = runs.start("whole")
+    ready = time.monotonic()
+    child.communicate()
+    assert child.returncode == 0 and ready > start
+    return left(runs.root / "whole"), time.monotonic() - ready
+
+
+def left(run: Path) -> dict:
+    """What a run leaves, without what may differ: times, and the folder's own name."""
+    found: dict = {}
+    for part in ("experts", "routers", "answers"):
+        for path in sorted((run / part).rglob("*")):
+            if path.is_file():
+                found[str(path.relative_to(run))] = path.read_bytes()
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    found["metrics"] = [{name: value for name, value in line.items() if name != "time"} for line in lines]
+    results = json.loads((run / "results.json").read_text())
+    for row in results["rows"]:
+        del row["cost"]["fit_seconds"], row["cost"]["time"]
+    del results["config"]["run"], results["title"]
+    found["results"] = results
+    return found
+
+
+def check(run: Path, wanted: dict) -> None:
+    """The same bits, and nothing half written left."""
+    found = left(run)
+    assert found.keys() == wanted.keys()
+    for name, value in wanted.items():
+        assert found[name] == value, f"{name} differs"
+    strays = [p for p in run.rglob("*") if p.name.startswith(".") or p.suffix == ".part" or "tmp" in p.name]
+    assert strays == []
+    assert not [p for p in (run / "work").rglob("*") if p.is_file()]
+
+
+def test_killed_inside_each_kind_of_save(runs, whole):
+    for save in SAVES:
+        assert runs.end("saves", save) == -9, f"no save of {save!r} was met"
+    assert runs.end("saves") == 0
+    check(runs.root / "saves", whole[0])
+    assert [line["step"] for line in whole[0]["metrics"] if line["stage"] == "experts"] == [0, 1, 2, 3]
+
+
+def killed_at_moments(runs, run: str, moments: int, seconds: float, seed: int) -> int:
+    """Kill a run again and again, each time after a share of its time; how often it was still running."""
+    shares, hit = np.random.default_rng(seed).uniform(0.3, 1.2, moments), 0
+    for share in shares:
+        child = runs.start(run)
+        time.sleep(share * seconds / moments)
+        child.kill()
+        child.communicate()
+        hit += child.returncode == -9
+    return hit
+
+
+def test_killed_at_moments_over_the_run(runs, whole):
+    assert killed_at_moments(runs, "moments", 6, whole[1], seed=0) >= 5
+    assert runs.end("moments") == 0
+    check(runs.root / "moments", whole[0])
+
+
+@pytest.mark.slow
+def test_killed_at_twenty_moments(runs, whole):
+    assert killed_at_moments(runs, "many", 20, whole[1], seed=1) >= 15
+    assert runs.end("many") == 0
+    check(runs.root / "many", whole[0])
