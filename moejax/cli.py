@@ -1,5 +1,7 @@
 """`python train.py --config configs/NAME.py [--field.sub value …]`: a config in, and how a command ends.
 
+Without a file: `--base FOLDER --experts FOLDER --data-dir FOLDER`, one's own base, experts and tasks.
+
 A user's error is one sentence and exit 2; Ctrl-C and SIGTERM end with the command that goes on, 130 and 143.
 """
 
@@ -7,19 +9,20 @@ import os
 import shlex
 import signal
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence, Set
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 
-from moejax.commands.parse import parse
+from moejax.commands.parse import apart, parse
 from moejax.config import Config, check
 from moejax.load_config import load_config
 from moejax.types import UserError
 
 OWN = """\
 Besides the fields of the configuration, which are below with the defaults of the file:
-  --config FILE   the configuration, as in configs/quickstart.py; required
+  --config FILE   the configuration, as in configs/quickstart.py; with --experts it may be left out
   --fast          its smaller run, where it has one
   --debug         show the traceback of an error"""
 
@@ -42,11 +45,32 @@ def configure(argv: Sequence[str], script: str, description: str) -> Config:
             fast = True
         else:
             rest.append(word)
-    if path is None and not {"-h", "--help"} & set(rest):
-        raise UserError(f"which configuration? Say python {script} --config configs/quickstart.py")
-    default = Config() if path is None else load_config(path, fast)
+    given = {word.partition("=")[0].replace("_", "-") for word in rest}
+    default = _own(given, script, fast) if path is None else load_config(path, fast)
+    if given & {"--data-dir", "--data.folder"} and default.data.source == "generated":
+        default = replace(default, data=replace(default.data, source="folder"))
     prog = f"python {script}" + (f" --config {path}" if path else "")
-    return check(parse(Config, rest, prog, f"{description}\n\n{OWN}", default))
+    config = parse(Config, rest, prog, f"{description}\n\n{OWN}", default)
+    return check(replace(config, methods=apart(config.methods)))
+
+
+def _own(given: Set[str], script: str, fast: bool) -> Config:
+    """What holds without a file, for a pool of one's own. Raises UserError when a file, or the tasks, are missing."""
+    if not given & {"-h", "--help"}:
+        if not given & {"--experts", "--pool"}:
+            raise UserError(
+                f"which configuration? Say python {script} --config configs/quickstart.py, or --base FOLDER "
+                "--experts FOLDER --data-dir FOLDER for your own base, experts and tasks"
+            )
+        if fast:
+            raise UserError(
+                "--fast is the smaller run of a configuration: say --config FILE, or leave it out"
+            )
+        if not given & {"--data", "--data.source", "--data-dir", "--data.folder"}:
+            raise UserError(
+                "--experts needs tasks to compare methods on: say --data-dir FOLDER (docs/data.md)"
+            )
+    return Config(run="runs/own")
 
 
 def main(

@@ -13,7 +13,16 @@ from moejax.method_row import MethodRow, parse_row
 from moejax.train.experts import Recipe
 from moejax.types import UserError
 
-FREE = ("run", "seeds", "methods", "accept_code", "checkpoint", "evaluation.batch", "evaluation.samples")
+FREE = (
+    "run",
+    "seeds",
+    "methods",
+    "accept_code",
+    "settled_on",
+    "checkpoint",
+    "evaluation.batch",
+    "evaluation.samples",
+)
 """Fields that may change from one command to the next in one run folder; a router is keyed by its own row."""
 
 
@@ -21,7 +30,7 @@ FREE = ("run", "seeds", "methods", "accept_code", "checkpoint", "evaluation.batc
 class BaseConfig:
     """The base model."""
 
-    source: str = "minilm"
+    source: Annotated[str, arg(aliases=["--base"])] = "minilm"
     """A folder as Hugging Face lays it out, a name on its hub, or `minilm`: the installed MiniLM-L6."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Numbers in which the model computes; parameters of experts and routers stay float32."""
@@ -36,13 +45,14 @@ class DataConfig:
     """Tasks: held-in ones, an expert for each, and held-out ones, which have none."""
 
     source: Annotated[str, arg(aliases=["--data"])] = "generated"
-    """`generated`: the suite; `folder`: the tasks in data.folder; `tfds:NAME`: a prepared TFDS set."""
+    """`generated`: the suite; `folder`: the tasks in data.folder (--data-dir implies it); `tfds:NAME`: a prepared
+    TFDS set."""
     folder: Annotated[str | None, arg(aliases=["--data-dir"])] = None
     """Folder of tasks in JSONL, or of prepared TFDS sets."""
     held_in: tuple[str, ...] = ()
-    """Names of the held-in tasks; none: the suite's own."""
+    """Names of the held-in tasks; none: the suite's own, or those that have an expert in `pool`."""
     held_out: tuple[str, ...] = ()
-    """Names of the held-out tasks; none: the suite's own."""
+    """Names of the held-out tasks; none: the suite's own, or with `pool` all others of the folder."""
     window: int = 64
     """Tokens of a text and its instruction; what is longer is cut, the instruction never."""
     train_rows: int | None = None
@@ -92,10 +102,14 @@ class Config:
     base: BaseConfig = BaseConfig()
     data: DataConfig = DataConfig()
     experts: Recipe = Recipe()
+    pool: Annotated[str | None, arg(aliases=["--experts"])] = None
+    """Folder of experts to compare methods on, instead of training some; it is read and never written to."""
     methods: tuple[str, ...] = ("base", "uniform")
     """Rows of the table: `phatgoose`, `arrow(factor)`, `arrow(factor, k=2)`; options are the method's own."""
     evaluation: EvaluationConfig = EvaluationConfig()
     checkpoint: CheckpointConfig = CheckpointConfig()
+    settled_on: str = ""
+    """Rows on which the settings of this configuration were chosen; a note for results.json."""
     accept_code: bool = False
     """Go on in a folder that other code made."""
 
@@ -109,7 +123,7 @@ def check(config: Config) -> Config:
         raise UserError("data.folder is given, but data.source is generated: say --data folder to read it")
     if data.source == "folder" and data.folder is None:
         raise UserError("data.source is folder, but data.folder is not given: say --data-dir FOLDER")
-    if not suite and not data.held_in:
+    if not suite and not data.held_in and (config.pool is None or data.source != "folder"):
         raise UserError("data.held_in is empty: name the tasks that experts are trained on")
     if twice := _first_twice(data.held_in + data.held_out):
         raise UserError(f"task {twice!r} is named twice in data.held_in and data.held_out: name it once")
@@ -145,8 +159,9 @@ def by_seed(config: Config) -> tuple[Config, ...]:
 
 
 def plain(config: Config) -> dict[str, Any]:
-    """The config as nested dicts of plain values, as config.json holds it."""
-    return asdict(config)
+    """The config as nested dicts of plain values, as config.json holds it; without a `pool`, no word of it."""
+    found = asdict(config)
+    return found if config.pool is not None else {name: found[name] for name in found if name != "pool"}
 
 
 def _bounds(record: Any, prefix: str = "") -> list[tuple[str, int | float, int]]:

@@ -1,16 +1,13 @@
 """What a run works on: the base with its label vectors, the tasks, and all their rows as arrays."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import jax
-import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
 from rich.console import Console
 
-from moejax.adapted import Adapted, vectors
 from moejax.config import Config
 from moejax.contract import Split
 from moejax.data import generated, prepared
@@ -19,18 +16,28 @@ from moejax.data.encode import encode
 from moejax.data.folder import named, read_folder
 from moejax.data.tasks import SPLITS, Task, data_hash, labels
 from moejax.data.tfds_sets import read_tfds
-from moejax.experts.bank import stack
+from moejax.evaluate import owners
+from moejax.evaluate.labels import label_vectors
+from moejax.evaluate.owners import Experts, NoRows, OwnData, experts_of, said_tasks, split_tasks
+from moejax.experts import bank as banks
+from moejax.experts.pool import Pool, read_pool
+from moejax.experts.report import LoadReport
 from moejax.models import minilm, weights
 from moejax.models.base import Base
 from moejax.models.block import slice_layers
-from moejax.train import features
+from moejax.train import contributed, features
 from moejax.train.rows import ArrayRows
 from moejax.train.rows import stack as rows_stack
 from moejax.types import Batch, UserError
 
+Given = tuple[Pool, tuple[LoadReport, ...]]
+
 
 class Scene(NamedTuple):
-    """`base` is whole; `top` has its layers from the lowest adapted one up, and rows carry what enters them."""
+    """`base` is whole; `top` has its layers from the lowest adapted one up, and rows carry what enters them.
+
+    tasks_of: expert -> the held-in task that is its own. given: experts that were not trained here, as read.
+    """
 
     base: Base
     top: Base
@@ -38,10 +45,27 @@ class Scene(NamedTuple):
     held_out: tuple[str, ...]
     tasks: dict[str, Task]
     rows: dict[str, dict[str, ArrayRows]]
+    tasks_of: Mapping[str, str] = {}
+    given: Given | None = None
 
     def split(self, task: str) -> Split:
-        """Training and validation rows of a task."""
-        return Split(self.rows[task]["train"], self.rows[task]["validation"])
+        """Training and validation rows of a task; asking for those that it lacks raises NotApplicable."""
+        lacking = {s: NoRows(f"task {task} has no {s} rows") for s in SPLITS}
+        return Split(*(self.rows[task].get(s, lacking[s]) for s in ("train", "validation")))
+
+    def own(self) -> OwnData:
+        """Expert -> training and validation rows of its own task."""
+        return OwnData({name: self.split(task) for name, task in self.tasks_of.items()})
+
+    def own_rows(self) -> dict[str, ArrayRows]:
+        """Expert -> training rows of its own task; one without any is left out."""
+        rows = {name: self.rows[task].get("train") for name, task in self.tasks_of.items()}
+        return {name: some for name, some in rows.items() if some is not None}
+
+    def experts_of(self) -> dict[str, str]:
+        """Task -> the expert that is its own, in the order of the held-in tasks."""
+        found = experts_of(self.tasks_of)
+        return {task: found[task] for task in self.held_in if task in found}
 
     def groups(self, task: str) -> np.ndarray:
         """The group that each test row counts in."""
@@ -58,8 +82,13 @@ def load_base(config: Config) -> Base:
     return replace(base, model=type(base.model)(settings))
 
 
-def read_tasks(config: Config, folder: Path) -> tuple[tuple[str, ...], tuple[str, ...], dict[str, Task]]:
-    """Names of held-in and held-out tasks, and the tasks, prepared once in `folder` and cut to the config's sizes."""
+def read_tasks(
+    config: Config, folder: Path, experts: Experts | None = None
+) -> tuple[tuple[str, ...], tuple[str, ...], dict[str, Task]]:
+    """Names of held-in and held-out tasks, and the tasks, prepared once in `folder` and cut to the config's sizes.
+
+    experts: those that were trained elsewhere; they decide where the config does not say what is held in and out.
+    """
     data = config.data
     if data.source == "generated":
         suite = generated.generate(replace(data.suite, seed=config.seed))
@@ -67,29 +96,45 @@ def read_tasks(config: Config, folder: Path) -> tuple[tuple[str, ...], tuple[str
         found = prepared.read_prepared(prepared.prepare(suite.held_in + suite.held_out, folder, "generated"))
     else:
         held_in, held_out = data.held_in, data.held_out
-        found = _given(config, held_in + held_out, folder)
+        every = experts is not None and data.source == "folder" and not (held_in and held_out)
+        found = _given(config, None if every else held_in + held_out, folder)
+        if every:
+            held_in, held_out = split_tasks([task.name for task in found], experts or {}, held_in, held_out)
     limits = {"train": data.train_rows, "validation": data.validation_rows, "test": data.test_rows}
     cut = {}
     for task in found:
         rows = {split: task.rows[split][: limits[split]] for split in SPLITS}
         cut[task.name] = replace(task, rows=rows | {"test": rows[config.evaluation.split]})
-    return held_in, held_out, {name: cut[name] for name in held_in + held_out}
+    names = held_in + held_out
+    if lacking := next((name for name in names if not cut[name].rows["test"]), None):
+        raise UserError(
+            f"task {lacking!r} has no {config.evaluation.split} rows to answer: add some, or name the tasks to use by "
+            "--data.held-in and --data.held-out"
+        )
+    if experts is not None:
+        names = tuple(sorted(names))  # the order of the rows, which one more expert must not change
+    return held_in, held_out, {name: cut[name] for name in names}
 
 
-def _given(config: Config, names: tuple[str, ...], folder: Path) -> tuple[Task, ...]:
-    """Tasks of a prepared TFDS set, or of a folder of JSONL, which is prepared once for each content."""
+def _given(config: Config, names: tuple[str, ...] | None, folder: Path) -> tuple[Task, ...]:
+    """Tasks of a prepared TFDS set, or of a folder of JSONL (None: all), which is prepared once for each content."""
     data = config.data
     if data.source.startswith("tfds:"):
         given = read_tfds(data.source.removeprefix("tfds:"), data.fields, data.folder)
         found = {task.name: task for task in given}
-        return tuple(named(name, found, data.source) for name in names)
+        return tuple(named(name, found, data.source) for name in names or ())
     return prepared.read_prepared(prepared.prepare(read_folder(data.folder or "", names), folder))
 
 
 def make_scene(config: Config, run: Any, console: Console) -> Scene:
     """Read base and tasks, turn all rows into arrays, and cache activations below the lowest adapted layer."""
     base = load_base(config)
-    held_in, held_out, tasks = read_tasks(config, run.folder / "data")
+    given = None if config.pool is None else _read_given(config.pool, config, base)
+    experts = None if given is None else said_tasks(given[0])
+    held_in, held_out, tasks = read_tasks(config, run.folder / "data", experts)
+    tasks_of = {name: name for name in held_in} if experts is None else owners.tasks_of(experts, held_in)
+    for line in owners.said(experts, tasks_of, held_in, held_out) if experts is not None else ():
+        console.print(line, markup=False, soft_wrap=True)
     run.bind(data=data_hash(tasks.values()), base=base.fingerprint)
     phrases = labels(tasks.values())
     base = replace(base, labels=label_vectors(base, phrases))
@@ -102,19 +147,33 @@ def make_scene(config: Config, run: Any, console: Console) -> Scene:
     cut = sum(part.cut for part in encoded)
     shortened = f"; {cut} of them cut to fit" if cut else ""
     console.print(f"{len(tasks)} tasks, {len(whole.tokens)} texts of up to {width} tokens{shortened}")
-    lowest = min(config.experts.layers or (0,))
-    top = base
-    if lowest:
-        size = features.size(whole, base.model.config.width)
-        console.print(
-            f"activations below layer {lowest}: {size / 1e6:.0f} MB in {run.folder / 'features.npy'}"
+    if given is None:
+        top, whole = _upper(
+            base, whole, min(config.experts.layers or (0,)), run.folder / "features.npy", console
         )
-        cached = features.features(
-            base.model, base.params, whole, lowest, run.folder / "features.npy", progress=console.is_terminal
-        )
-        whole = whole._replace(prefix=cached)
-        top = replace(base, params=slice_layers(base.params, lowest, base.layers))
-    return Scene(base, top, held_in, held_out, tasks, _indexed(whole, parts))
+    else:
+        given, lowest = (contributed.marked(given[0], tasks_of), given[1]), banks.lowest(given[0].bank)
+        top, whole = _upper(base, whole, lowest, run.folder / f"features-{lowest}.npy", console)
+    return Scene(base, top, held_in, held_out, tasks, _indexed(whole, parts), tasks_of, given)
+
+
+def _read_given(folder: str, config: Config, base: Base) -> Given:
+    """Experts that were trained elsewhere. Raises UserError as `read_pool` does."""
+    return read_pool(
+        folder, base.sites, base.shapes, base.layers, base.fingerprint,
+        allow_base_mismatch=config.base.allow_mismatch,
+    )  # fmt: skip
+
+
+def _upper(base: Base, whole: Batch, lowest: int, path: Path, console: Console) -> tuple[Base, Batch]:
+    """The base from layer `lowest` up, and the rows with what enters it, which is kept at `path`."""
+    if not lowest:
+        return base, whole
+    size = features.size(whole, base.model.config.width)
+    console.print(f"activations below layer {lowest}: {size / 1e6:.0f} MB in {path}")
+    cached = features.features(base.model, base.params, whole, lowest, path, progress=console.is_terminal)
+    top = replace(base, params=slice_layers(base.params, lowest, base.layers))
+    return top, whole._replace(prefix=cached)
 
 
 def _indexed(whole: Batch, parts: list) -> dict[str, dict[str, ArrayRows]]:
@@ -124,24 +183,3 @@ def _indexed(whole: Batch, parts: list) -> dict[str, dict[str, ArrayRows]]:
         rows.setdefault(name, {})[split] = ArrayRows(whole, np.arange(at, at + len(some)))
         at += len(some)
     return rows
-
-
-def label_vectors(base: Base, phrases: list[str], size: int = 64) -> Float[Array, "n d"]:
-    """Unit vectors of label phrases by the bare base, averaged over their own tokens."""
-    arrays = {"params": base.params, "bank": stack([], base.shapes, base.layers), "router": {}}
-    found = []
-    for start in range(0, len(phrases), size):
-        some = phrases[start : start + size]
-        text = base.tokenizer(
-            some + [""] * (size - len(some)),
-            padding=True,
-            return_special_tokens_mask=True,
-            return_tensors="np",
-        )
-        mask = text["attention_mask"].astype(bool)
-        pool = mask & ~text["special_tokens_mask"].astype(bool)
-        batch = Batch(
-            jnp.asarray(text["input_ids"], jnp.int32), jnp.asarray(mask), jnp.asarray(mask), jnp.asarray(pool)
-        )
-        found.append(jax.jit(lambda a, b: vectors(Adapted(base.model), a, b)[0])(arrays, batch)[: len(some)])
-    return jnp.concatenate(found)

@@ -13,7 +13,7 @@ import pytest
 
 from moejax.cli import Terminated, configure, keep_programs, main
 from moejax.commands.parse import flags
-from moejax.config import Config, DataConfig
+from moejax.config import BaseConfig, Config, DataConfig
 from moejax.types import UserError
 
 
@@ -52,6 +52,54 @@ def test_short_names(file):
     assert made(file, "--accept-code").accept_code
 
 
+def test_methods_may_be_joined_by_commas(file):
+    wanted = ("base", "arrow(factor, k=2)", "uniform")
+    for words in (["base,arrow(factor, k=2),uniform"], ["base,", "arrow(factor, k=2)", "uniform"], [*wanted]):
+        assert made(file, "--methods", *words).methods == wanted
+    assert made(file, f"--methods={','.join(wanted)}").methods == wanted
+
+
+def test_my_own_folders_need_no_file():
+    words = ["--base", "b", "--experts", "e", "--data-dir", "d", "--methods", "arrow,uniform"]
+    config = configure(words, "eval.py", "")
+    assert config == Config(
+        run="runs/own",
+        base=BaseConfig(source="b"),
+        pool="e",
+        data=DataConfig(source="folder", folder="d"),
+        methods=("arrow", "uniform"),
+    )
+    assert configure([*words, "--run", "here", "--data.held-in", "x"], "eval.py", "").run == "here"
+    assert configure(["--pool=e", "--data.folder=d"], "eval.py", "").pool == "e"
+    assert configure(["--experts", "e", "--data", "generated"], "eval.py", "").data == DataConfig()
+
+
+def test_a_folder_of_data_is_read_without_a_word_more(file):
+    folder = DataConfig(source="folder", folder="x", held_in=("a",))
+    assert made(file, "--data-dir", "x", "--data.held-in", "a").data == folder
+    with pytest.raises(UserError, match="data.folder is given, but data.source is generated"):
+        made(file, "--data-dir", "x", "--data", "generated")
+    assert (
+        made(file, "--data", "tfds:mine", "--data-dir", "x", "--data.held-in", "a").data.source == "tfds:mine"
+    )
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["--base", "b"], "or --base FOLDER --experts FOLDER --data-dir FOLDER for your own"),
+        (["--experts", "e"], "--experts needs tasks to compare methods on: say --data-dir FOLDER"),
+        (["--experts", "e", "--data-dir", "d", "--fast"], "--fast is the smaller run of a configuration"),
+        (["--experts", "e", "--data-dir", "d", "--methods", ","], "methods is empty"),
+        (["--experts", "e", "--data", "tfds:mine"], "data.held_in is empty"),
+        (["--exprts", "e", "--data-dir", "d"], "which configuration?"),
+    ],
+)
+def test_what_my_own_folders_lack_is_said(words, sentence, capsys):
+    assert main(never, words, "eval.py") == 2
+    assert sentence in capsys.readouterr().err
+
+
 def test_help_explains_each_field_with_the_default_of_the_file(file, capsys):
     with pytest.raises(SystemExit) as end:
         made(file, "--help")
@@ -60,7 +108,9 @@ def test_help_explains_each_field_with_the_default_of_the_file(file, capsys):
     assert "Trains." in said
     assert "--fast" in said
     text = " ".join(re.sub(r"[│╭╮╰╯─]", " ", said).split())
-    every = [flag for flag in flags(Config) if flag not in ("--data", "--data-dir", "--allow-base-mismatch")]
+    short = ("--base", "--experts", "--data", "--data-dir", "--allow-base-mismatch")
+    every = [flag for flag in flags(Config) if flag not in short]
+    assert set(short) <= set(flags(Config))
     assert {"--seed", "--experts.optimiser.rate", "--data.suite.seen", "--base.dtype"} <= set(every)
     for flag in every:
         (help,) = re.findall(

@@ -29,6 +29,7 @@ REFUSED = {
     "data.folder is given": Config(data=DataConfig(folder="tasks")),
     "--data-dir FOLDER": Config(data=replace(FOLDER, folder=None)),
     "data.held_in is empty": Config(data=replace(FOLDER, held_in=())),
+    "data.held_in is empty: name": Config(pool="x", data=replace(FOLDER, source="tfds:mine", held_in=())),
     "task 'sst2' is named twice": Config(data=replace(FOLDER, held_out=("sst2",))),
     "seed 2 is in seeds twice": Config(seeds=(1, 2, 2)),
     "experts.layers is empty": Config(experts=Recipe(layers=())),
@@ -62,6 +63,7 @@ def test_what_cannot_run_is_refused_by_field(sentence):
         Config(data=FOLDER, seeds=(1, 2), seed=0),
         Config(data=replace(FOLDER, source="tfds:mine", folder=None)),
         Config(experts=Recipe(rank=1, layers=(0,)), checkpoint=CheckpointConfig(0.0)),
+        Config(pool="experts", data=replace(FOLDER, held_in=(), held_out=())),
     ],
 )
 def test_what_can_run_is_given_back(config):
@@ -101,6 +103,12 @@ def test_free_fields_are_fields():
         "experts.rank: 8 there, 16 here",
         "seed: 0 there, 3 here",
     ]
+
+
+def test_a_pool_is_a_field_that_matters_and_is_not_written_where_there_is_none():
+    assert "pool" not in plain(Config())
+    with_pool = as_json(plain(Config(pool="experts")))
+    assert differences(as_json(plain(Config())), with_pool, FREE) == ["pool: nothing there, experts here"]
 
 
 def written(folder, text):

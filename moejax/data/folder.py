@@ -5,7 +5,7 @@ import gzip
 import json
 import os
 import zlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,23 +13,43 @@ from moejax.data.tasks import SPLITS, Row, Task
 from moejax.types import UserError
 
 DESCRIPTION = "tasks.json"
+Fault = Callable[[UserError], None]
 
 
-def read_folder(folder: str | Path, names: Sequence[str] | None = None) -> tuple[Task, ...]:
+def stop(fault: UserError) -> None:
+    """What readers do with a fault unless they are told to go on."""
+    raise fault
+
+
+def read_folder(
+    folder: str | Path, names: Sequence[str] | None = None, fault: Fault = stop
+) -> tuple[Task, ...]:
     """The named tasks of a folder, or all that its tasks.json describes, checked row by row.
 
     Raises UserError in one sentence that names the file (and line) for everything that is not as
-    `docs/data.md` says.
+    `docs/data.md` says. A `fault` that returns is called for each of them, and what is faulty is left out: a row,
+    or a task.
     """
     folder = Path(folder)
     described = _described(folder / DESCRIPTION)
+    known, found = [], []
     for name in described if names is None else names:
-        if name in ("", ".", "..") or "/" in name or "\\" in name or name != Path(name).name:
-            raise UserError(
-                f"{folder / DESCRIPTION}: {name!r} is no name for a task; use one without / or .."
-            )
-        named(name, described, str(folder))
-    return tuple(_task(folder, name, described[name]) for name in (described if names is None else names))
+        try:
+            _check_name(folder, name)
+            known.append((name, named(name, described, str(folder))))
+        except UserError as error:
+            fault(error)
+    for name, said in known:
+        try:
+            found.append(_task(folder, name, said, fault))
+        except UserError as error:
+            fault(error)
+    return tuple(found)
+
+
+def _check_name(folder: Path, name: str) -> None:
+    if name in ("", ".", "..") or "/" in name or "\\" in name or name != Path(name).name:
+        raise UserError(f"{folder / DESCRIPTION}: {name!r} is no name for a task; use one without / or ..")
 
 
 def named(name: str, known: Mapping[str, Any], where: str) -> Any:
@@ -53,7 +73,7 @@ def _described(path: Path) -> dict[str, Any]:
     return described
 
 
-def _task(folder: Path, name: str, said: dict[str, Any]) -> Task:
+def _task(folder: Path, name: str, said: dict[str, Any], fault: Fault) -> Task:
     where = f"{folder / DESCRIPTION}: task {name}"
     kind = said.get("kind")
     if kind not in ("classification", "generation"):
@@ -66,17 +86,19 @@ def _task(folder: Path, name: str, said: dict[str, Any]) -> Task:
     rows: dict[str, list[Row]] = {split: [] for split in SPLITS}
     lines: dict[str, dict[str, int]] = {split: {} for split in SPLITS}
     path = _file(folder, name)
-    for number, row in _lines(path):
+    for number, line in _lines(path):
         at = f"{path}:{number}"
-        split, made = _row(row, name, kind, instruction, choices, at)
+        try:
+            split, made = _row(_parsed(line, at), name, kind, instruction, choices, at)
+        except UserError as error:
+            fault(error)
+            continue
         rows[split].append(made)
         lines[split].setdefault(" ".join(made.input.split()), number)
     for text, number in lines["test"].items():
-        if text in lines["train"]:
-            twin = lines["train"][text]
-            raise UserError(
-                f"{path}:{number}: this test text is also in train (line {twin}); remove one of them"
-            )
+        if twin := lines["train"].get(text):
+            at = f"{path}:{number}"
+            fault(UserError(f"{at}: this test text is also in train (line {twin}); remove one of them"))
     whole = {split: tuple(rows[split]) for split in SPLITS}
     return Task(name, kind, cluster, instruction, whole, choices, phrases, skills)
 
@@ -116,7 +138,7 @@ def _file(folder: Path, name: str) -> Path:
     return found[0]
 
 
-def _lines(path: Path) -> Iterable[tuple[int, Any]]:
+def _lines(path: Path) -> Iterable[tuple[int, str]]:
     try:
         raw = path.read_bytes()
         text = (gzip.decompress(raw) if path.suffix == ".gz" else raw).decode("utf-8")
@@ -126,10 +148,14 @@ def _lines(path: Path) -> Iterable[tuple[int, Any]]:
         raise UserError(f"{path} is not in UTF-8: {fault}") from None
     for number, line in enumerate(text.split("\n"), 1):
         if line.strip():
-            try:
-                yield number, json.loads(line)
-            except ValueError as fault:
-                raise UserError(f"{path}:{number}: not valid JSON: {fault}") from None
+            yield number, line
+
+
+def _parsed(line: str, at: str) -> Any:
+    try:
+        return json.loads(line)
+    except (ValueError, RecursionError) as fault:
+        raise UserError(f"{at}: not valid JSON: {fault}") from None
 
 
 def _row(

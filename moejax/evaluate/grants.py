@@ -29,11 +29,11 @@ class Handed:
     __slots__ = ("_count", "_take")
 
     def __init__(self, rows: Rows, labels: bool = True):
-        self._count = len(rows)
+        self._count = rows.__len__
         self._take = rows.take if labels else lambda index: without_answers(rows.take(index))
 
     def __len__(self) -> int:
-        return self._count
+        return self._count()
 
     def take(self, index: np.ndarray) -> Batch:
         """The batch of these rows, in this order."""

@@ -6,7 +6,7 @@ unless the method is open: its router is then made anew for the experts that are
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -50,7 +50,7 @@ def load(folder: Path, method: Method, config: Any, base: Base, pool: Pool) -> t
     Raises UserError when the folder is no whole router, is of another method, config or base, or when its
     experts are not the pool's and the method is not open.
     """
-    record = _record(folder)
+    record = read_record(folder)
     if record["method"] != method.card.key:
         raise UserError(f"{folder}: a router of {record['method']!r}, expected one of {method.card.key!r}")
     if changed := differences(record["config"], _plain(config)):
@@ -61,7 +61,7 @@ def load(folder: Path, method: Method, config: Any, base: Base, pool: Pool) -> t
         )
     tree = tree_file.load(folder / "router.safetensors")
     router = {"places": {}, "knobs": {}} | _arrays(tree.get("router", {}))
-    changed = _other_experts(record, pool)
+    changed = next(other_experts(record, pool), None)
     if changed and not method.card.open:
         raise UserError(f"{folder}: {changed}")
     if changed:
@@ -71,7 +71,8 @@ def load(folder: Path, method: Method, config: Any, base: Base, pool: Pool) -> t
     return Fitted(router, names, bank, _arrays(tree.get("patch", {}))), _ordered(pool, names)
 
 
-def _record(folder: Path) -> dict[str, Any]:
+def read_record(folder: Path) -> dict[str, Any]:
+    """What `router.json` says. Raises UserError when it is not that of a whole router."""
     path = folder / "router.json"
     try:
         record = json.loads(path.read_text())
@@ -82,6 +83,9 @@ def _record(folder: Path) -> dict[str, Any]:
     )
     if missing:
         raise UserError(f"{path}: not a whole router (it has no {min(missing)!r}); fit it again")
+    for name in ("config", "experts"):
+        if not isinstance(record[name], dict):
+            raise UserError(f"{path}: not a whole router ({name!r} is no object); fit it again")
     return record
 
 
@@ -89,20 +93,19 @@ def _hashes(pool: Pool) -> dict[str, str | None]:
     return {name: info.get("hash") for name, info in zip(pool.names, pool.infos, strict=True)}
 
 
-def _other_experts(record: Mapping[str, Any], pool: Pool) -> str | None:
-    """What is wrong with the pool's experts, the first thing found."""
+def other_experts(record: Mapping[str, Any], pool: Pool) -> Iterator[str]:
+    """What keeps a pool from being the one that the router was fitted on."""
     fitted, found = record["experts"], _hashes(pool)
     for name in fitted:
         if name not in found:
-            return f"was fitted with expert {name!r}, which the pool lacks; add it or fit again"
-        if fitted[name] != found[name]:
-            return f"expert {name!r} has changed since the fit; fit again"
+            yield f"was fitted with expert {name!r}, which the pool lacks; add it or fit again"
+        elif fitted[name] != found[name]:
+            yield f"expert {name!r} has changed since the fit; fit again"
     for name in found:
         if name not in fitted:
-            return f"the pool has expert {name!r}, which the fit did not; drop it or fit again"
-    if record["capacity"] != banks.size(pool.bank):
-        return f"was fitted with {record['capacity']} expert slots; read the pool with that capacity or fit again"
-    return None
+            yield f"the pool has expert {name!r}, which the fit did not; drop it or fit again"
+    if fitted.keys() == found.keys() and record["capacity"] != banks.size(pool.bank):
+        yield f"was fitted with {record['capacity']} expert slots; read the pool with that capacity or fit again"
 
 
 def _extended(method: Method, config: Any, base: Base, pool: Pool, knobs: Any) -> Fitted:

@@ -12,6 +12,11 @@ from moejax.types import UserError
 
 PICKLES = (".bin", ".pt", ".pth", ".pkl", ".ckpt")
 FLOATS = ("F64", "F32", "F16", "BF16")
+VOCABULARIES = (
+    "tokenizer.json",
+    "vocab*",
+    "*.model",
+)  # without one of them transformers makes an empty tokenizer
 WANTED = ("config.json", "*.safetensors", "*.safetensors.index.json", "tokenizer*", "vocab*", "merges.txt",
           "special_tokens_map.json", "*.model")  # fmt: skip
 
@@ -132,6 +137,11 @@ def read_tokenizer(folder: Path) -> Any:
     """The tokenizer of a folder, never running code of it. Raises UserError when there is none."""
     from transformers import AutoTokenizer
 
+    if not any(path for pattern in VOCABULARIES for path in folder.glob(pattern)):
+        names = ", ".join(VOCABULARIES)
+        raise UserError(
+            f"{folder}: no tokenizer can be read (there is none of {names}): copy the base's own there"
+        )
     try:
         return AutoTokenizer.from_pretrained(str(folder), trust_remote_code=False, local_files_only=True)
     except Exception as error:  # whatever the library raises on a stranger's files

@@ -61,6 +61,23 @@ def load(source: str | Path, dtype: str = "float32") -> Base:
     return _base(model, params, prints, folder)
 
 
+def faults(source: str | Path) -> Iterator[str]:
+    """Everything for which `load` would refuse a base, a sentence each: all its tensors are read, none is kept."""
+    try:
+        folder = locate(source)
+        config = configure(read_json(folder / "config.json"), str(folder / "config.json"))
+        model, files = make_model(config), stored(folder)
+    except UserError as error:
+        yield str(error)
+        return
+    for entry in _entries(model, _abstract(config)):
+        try:
+            for _, tensor in _found([entry], files, folder):
+                tensor.read()
+        except UserError as error:
+            yield str(error)
+
+
 def _found(
     entries: Iterable[Entry], files: dict[str, Stored], folder: Path
 ) -> Iterator[tuple[Entry, Stored]]:

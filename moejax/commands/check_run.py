@@ -1,0 +1,152 @@
+"""Routers and runs: whole files, settings that the method knows, and the experts and the base of the fit."""
+
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from moejax.commands import check_base, check_experts
+from moejax.commands.findings import Findings, plural
+from moejax.evaluate import router_file
+from moejax.experts.pool import Pool, read_pool
+from moejax.methods import load as method_of
+from moejax.models.base import Base
+from moejax.train import tree_file
+from moejax.train.code_version import code_version
+from moejax.train.run_folder import read_json
+from moejax.types import UserError
+
+
+def router(folder: Path, base: Base | None) -> Findings:
+    """A router's folder; where it stands in a run, against the experts and the base of that run."""
+    root = folder.resolve().parent.parent
+    config = _config(root)
+    if config is None:
+        return _router(folder, base, None)
+    base = base or _base(config)
+    experts = _experts(root, config)
+    return _router(folder, base, None if base is None else _pool(experts, base))
+
+
+def run(folder: Path, base: Base | None) -> Findings:
+    """A run's folder: its record, its stages, every expert and every router."""
+    found = Findings(f"run {folder}")
+    for path in [folder / "config.json", *sorted(folder.glob("stages/**/*.json")), folder / "results.json"]:
+        try:
+            if path.exists():
+                read_json(path)
+        except UserError as error:
+            found.faults.append(str(error))
+    config = _config(folder)
+    if config is None:
+        if not found.faults:
+            found.faults.append(f"{folder / 'config.json'}: not that of a run: expected 'config' and 'keys'")
+        return found
+    known, code = read_json(folder / "config.json")["keys"], code_version()
+    found.lines.append(f"seed {config.get('seed')}, base {config.get('base', {}).get('source')}")
+    if known.get("code") != code:
+        found.warnings.append(
+            f"made by other code ({known.get('code')} there, {code} here): say --accept-code"
+        )
+    base = base or _base(config)
+    if base is not None and known.get("base") not in (None, base.fingerprint):
+        found.faults.append(
+            f"{folder / 'config.json'}: the run is of base {known['base']}, not of {base.fingerprint}"
+        )
+    experts, pool = _experts(folder, config), None
+    if experts.is_dir():
+        found.parts.append(check_experts.experts(experts, base))
+        pool = None if base is None else _pool(experts, base)
+    for path in sorted(folder.glob("routers/*")):
+        if path.is_dir():
+            found.parts.append(_router(path, base, pool, refits=bool(config.get("pool"))))
+    return found
+
+
+def _config(folder: Path) -> dict[str, Any] | None:
+    """The configuration in a run's config.json; None where there is none."""
+    try:
+        record = read_json(folder / "config.json")
+    except (UserError, OSError):
+        return None
+    whole = (
+        isinstance(record, dict)
+        and isinstance(record.get("config"), dict)
+        and isinstance(record.get("keys"), dict)
+    )
+    return record["config"] if whole else None
+
+
+def _experts(root: Path, config: dict[str, Any]) -> Path:
+    """The experts of a run: its own, or those that it was given."""
+    return Path(config["pool"]) if config.get("pool") else root / "experts"
+
+
+def _base(config: dict[str, Any]) -> Base | None:
+    """The base of a run, if it is at hand."""
+    try:
+        return check_base.load(str(config["base"]["source"]))
+    except (UserError, KeyError, TypeError):
+        return None
+
+
+def _pool(folder: Path, base: Base) -> Pool | None:
+    """The experts, if all of them can be read."""
+    try:
+        return read_pool(
+            folder, base.sites, base.shapes, base.layers, base.fingerprint, allow_base_mismatch=True
+        )[0]
+    except UserError:
+        return None
+
+
+def _router(folder: Path, base: Base | None, pool: Pool | None, refits: bool = False) -> Findings:
+    """A router against what there is to compare it with. refits: the run fits it anew when experts come and go."""
+    found = Findings(f"router {folder}")
+    try:
+        record = router_file.read_record(folder)
+    except UserError as error:
+        found.faults.append(str(error))
+        return found
+    found.lines.append(f"{record['method']} over {plural(len(record['experts']), 'expert')}")
+    is_open = False
+    try:
+        method = method_of(record["method"])
+        is_open = method.card.open
+        found.faults += (
+            f"{folder / 'router.json'}: {fault}" for fault in _settings(method.Config, record["config"])
+        )
+    except UserError as error:
+        found.faults.append(f"{folder / 'router.json'}: {error}")
+    try:
+        _finite(folder / "router.safetensors", tree_file.load(folder / "router.safetensors"), found)
+    except UserError as error:
+        found.faults.append(str(error))
+    if base is not None and record["base"] != base.fingerprint:
+        found.faults.append(
+            f"{folder}: fitted on base {record['base']}, not on {base.fingerprint}; fit it again"
+        )
+    if pool is not None:
+        others = [f"{folder}: {fault}" for fault in router_file.other_experts(record, pool)]
+        (found.warnings if is_open or refits else found.faults).extend(others)
+    else:
+        found.warnings.append("its experts were not compared: they, or their base (--base), are not at hand")
+    return found
+
+
+def _settings(kind: Any, given: dict[str, Any]) -> list[str]:
+    """Fields of a method's configuration that the file has and the method lacks, or the other way round."""
+    known = {field.name for field in fields(kind)}
+    faults = [f"the method has no setting {name!r}; fit it again" for name in sorted(given.keys() - known)]
+    return faults + [
+        f"the setting {name!r} is missing; fit it again" for name in sorted(known - given.keys())
+    ]
+
+
+def _finite(path: Path, tree: Any, found: Findings, name: str = "") -> None:
+    if isinstance(tree, dict):
+        for key, leaf in tree.items():
+            _finite(path, leaf, found, f"{name}|{key}" if name else key)
+    elif np.issubdtype(np.asarray(tree).dtype, np.floating) and not np.isfinite(tree).all():
+        found.faults.append(f"{path}: tensor {name!r} holds NaN or infinity; fit it again")
