@@ -69,7 +69,7 @@ write-readme: $(STAMPS)/base  ## put the table of make demo into the README
 	$(PY) tests/check_readme.py $(RUN)/results.json --write
 
 test: $(STAMPS)/test  ## run the fast tests
-	$(PYTEST) -m "not slow and not parity" -n $(WORKERS)
+	$(PYTEST) -m "not slow and not parity" -n $(WORKERS) --dist loadgroup
 
 test-slow: $(STAMPS)/test  ## run the tests that take longer
 	$(PYTEST) -m "slow and not parity"

@@ -1,11 +1,13 @@
-"""Compare the methods of a run in one table. `python eval.py --config configs/NAME.py`."""
+"""Compare the methods of a run in one table and a report. `python eval.py --config configs/NAME.py`."""
 
+import shlex
 import sys
+from functools import partial
 from pathlib import Path
 
 from rich.console import Console
 
-from moejax import stages
+from moejax import compare_stage, report_stage, stages
 from moejax.cli import main
 from moejax.config import FREE, Config, by_seed, plain
 from moejax.evaluate import table
@@ -14,21 +16,30 @@ from moejax.scene import make_scene
 from moejax.train.run_folder import open_run, write_json
 
 
-def evaluate(config: Config) -> None:
-    """Answer the test rows with every method of the table, and print it; `results.json` has every number."""
+def evaluate(config: Config, command: str = "") -> None:
+    """Answer the test rows with every method of the table, and print it; `report.html` shows what is behind it."""
     console = Console()
-    found = []
+    found, parts, path = [], [], Path()
     for one in by_seed(config):
         with open_run(one.run, plain(one), FREE, one.accept_code) as run:
             scene = make_scene(one, run, console)
             pool = stages.make_experts(one, scene, run, console)
-            found.append(stages.compare(one, scene, pool, run, console))
+            if one.pool is not None:  # experts of one's own: no train.py came before
+                pool = stages.contribute(one, scene, pool, run, console)
+                stages.fit_routers(one, scene, pool, run, console)
+            found.append(compare_stage.compare(one, scene, pool, run, console))
             run.finish(found[-1])
+            parts.append(report_stage.gather(one, scene, pool, run))
+            path = report_stage.write(run.folder, found[-1], parts[-1], command)
     if config.seeds:
         found.append(averaged(found))
         write_json(Path(config.run) / "results.json", found[-1])
+        note = f"Routing and learning curves are those of seed {config.seeds[0]}; each seed has a report of its own."
+        path = report_stage.write(Path(config.run), found[-1], parts[0], command, note)
     table.show(found[-1], console)
+    console.print(f"report: {path}", markup=False, highlight=False, soft_wrap=True)
 
 
 if __name__ == "__main__":
-    sys.exit(main(evaluate, script="eval.py", description=evaluate.__doc__ or ""))
+    command = shlex.join(["python", *sys.argv])
+    sys.exit(main(partial(evaluate, command=command), script="eval.py", description=evaluate.__doc__ or ""))

@@ -27,6 +27,9 @@ Besides the fields of the configuration, which are below with the defaults of th
   --debug         show the traceback of an error"""
 
 
+AFTER = "; what was saved before is whole: see to the disk, or give another --run, and say the command again"
+
+
 class Terminated(SystemExit):
     """SIGTERM came: unwinds like an exit, so that what runs can save."""
 
@@ -90,7 +93,8 @@ def main(
     except (UserError, OSError) as error:
         if "--debug" in given:
             raise
-        print(f"error: {error}", file=sys.stderr)
+        advice = "" if isinstance(error, UserError) else AFTER
+        print(f"error: {error}{advice}", file=sys.stderr)
         return 2
     except (KeyboardInterrupt, Terminated) as stop:
         print(f"\nstopped; to go on: {shlex.join(['python', script, *given])}", file=sys.stderr)

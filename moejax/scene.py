@@ -1,5 +1,6 @@
 """What a run works on: the base with its label vectors, the tasks, and all their rows as arrays."""
 
+import shutil
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -30,6 +31,7 @@ from moejax.train.rows import ArrayRows
 from moejax.train.rows import stack as rows_stack
 from moejax.types import Batch, UserError
 
+SPARE = 200_000_000  # bytes that experts, routers, checkpoints and answers of a run stay below
 Given = tuple[Pool, tuple[LoadReport, ...]]
 
 
@@ -170,10 +172,21 @@ def _upper(base: Base, whole: Batch, lowest: int, path: Path, console: Console) 
     if not lowest:
         return base, whole
     size = features.size(whole, base.model.config.width)
+    _check_room(path, size)
     console.print(f"activations below layer {lowest}: {size / 1e6:.0f} MB in {path}")
     cached = features.features(base.model, base.params, whole, lowest, path, progress=console.is_terminal)
     top = replace(base, params=slice_layers(base.params, lowest, base.layers))
     return top, whole._replace(prefix=cached)
+
+
+def _check_room(path: Path, size: int) -> None:
+    """Raise UserError before anything is computed when a file of this size, and a run beside it, cannot be kept."""
+    free = shutil.disk_usage(path.parent).free
+    if not path.exists() and free < size + SPARE:
+        raise UserError(
+            f"{path} would take {size / 1e6:.0f} MB and the rest of the run up to {SPARE / 1e6:.0f} MB, but "
+            f"{free / 1e6:.0f} MB are free there: make room, give another --run, or cut data.train_rows"
+        )
 
 
 def _indexed(whole: Batch, parts: list) -> dict[str, dict[str, ArrayRows]]:

@@ -1,32 +1,27 @@
-"""The stages of a run, each skipped where it is done: experts, what contributors add, routers, answers, results."""
+"""The stages of train.py, each skipped where it is done: experts, what contributors add, routers."""
 
 import shutil
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from typing import Any
 
-import jax
-import jax.numpy as jnp
-import numpy as np
 from rich.console import Console
 
-from moejax.config import Config, plain, rows
-from moejax.contract import Fitted
+from moejax.config import Config, rows
+from moejax.contract import Fitted, Split
 from moejax.evaluate import router_file
-from moejax.evaluate.compare import Answers, Truth, result, sight
 from moejax.evaluate.grants import Grants, Target, few
-from moejax.evaluate.program import Cost, answers, cost
-from moejax.evaluate.results import provenance
 from moejax.experts import files
 from moejax.experts.pool import Pool, read_pool
-from moejax.method_row import MethodRow, short
+from moejax.method_row import MethodRow
 from moejax.methods import load
 from moejax.scene import Scene
-from moejax.train import tree_file
+from moejax.train.contributed import Stage, contributed, digest
+from moejax.train.differences import differences
 from moejax.train.experts import train_together
 from moejax.train.rows import ArrayRows, seed_of
-from moejax.train.run_folder import RunFolder, read_json
+from moejax.train.run_folder import RunFolder
 from moejax.train.work import Work
 from moejax.types import NotApplicable, UserError
 
@@ -36,15 +31,25 @@ TARGET = frozenset(
 
 
 def work_of(config: Config, run: RunFolder, *name: str, progress: bool = False) -> Work:
-    """Where a stage keeps what it has done so far."""
-    folder = run.inside("work", *name)
-    return Work(folder, config.seed, run.log, config.checkpoint.every, progress)
+    """Where a stage keeps what it has done so far; its metrics say which stage they are of."""
+    folder, stage = run.inside("work", *name), "/".join(name)
+
+    def log(record: dict[str, Any]) -> None:
+        run.log({"stage": stage, **record})
+
+    def forget(step: int, loop: str) -> None:
+        run.forget(step, stage=stage, loop=loop)
+
+    return Work(folder, config.seed, log, config.checkpoint.every, progress, forget)
 
 
 def make_experts(config: Config, scene: Scene, run: RunFolder, console: Console) -> Pool:
-    """Train an expert for each held-in task, all in one program; then read them as anybody's folders are read."""
-    if run.done("experts") is None:
-        start, data = time.perf_counter(), {name: scene.rows[name]["train"] for name in scene.held_in}
+    """Train an expert for each held-in task, all in one program; then read them as anybody's folders are read.
+
+    Experts that were given are not trained, and were read with the scene.
+    """
+    if scene.given is None and run.done("experts") is None:
+        start, data = time.perf_counter(), {name: _training_rows(scene, name) for name in scene.held_in}
         work = work_of(config, run, "experts", progress=console.is_terminal)
         for name, expert in train_together(scene.top, data, config.experts, work).items():
             task = scene.tasks[name]
@@ -52,7 +57,8 @@ def make_experts(config: Config, scene: Scene, run: RunFolder, console: Console)
             expert = expert._replace(info=info)
             files.write(run.expert(name), expert, scene.base.sites, fingerprint=scene.base.fingerprint)
         run.mark("experts", {"seconds": time.perf_counter() - start})
-    pool, reports = read_pool(
+        shutil.rmtree(work.folder, ignore_errors=True)
+    pool, reports = scene.given or read_pool(
         run.folder / "experts", scene.base.sites, scene.base.shapes, scene.base.layers, scene.base.fingerprint,
         allow_base_mismatch=config.base.allow_mismatch,
     )  # fmt: skip
@@ -63,21 +69,39 @@ def make_experts(config: Config, scene: Scene, run: RunFolder, console: Console)
     return pool
 
 
+def _training_rows(scene: Scene, task: str) -> ArrayRows:
+    rows = scene.rows[task].get("train")
+    if rows is None:
+        raise UserError(
+            f"task {task!r} has no training rows for an expert: add some, or take it out of data.held_in"
+        )
+    return rows
+
+
 def contribute(config: Config, scene: Scene, pool: Pool, run: RunFolder, console: Console) -> Pool:
     """Let contributors add what the methods of the table need of them, once for each method."""
     for row in _once_a_method(rows(config)):
         method = load(row.name)
         if method.contribute is None:
             continue
-        stage = f"contribute/{row.name}"
-        if run.done(stage, asdict(row.config)) is None:
-            start, own = time.perf_counter(), {name: scene.rows[name]["train"] for name in pool.names}
-            work = work_of(config, run, "contribute", row.name, progress=console.is_terminal)
+        stage, own = f"contribute/{row.name}", scene.own_rows()
+        work = work_of(config, run, "contribute", row.name, progress=console.is_terminal)
+        if scene.given is not None:
+            where = Stage(run, stage, asked(row))
+            pool = contributed(method, row.config, scene.top, pool, own, where, work)
+            shutil.rmtree(work.folder, ignore_errors=True)
+        elif run.done(stage, key := asked(row)) is None:
+            start = time.perf_counter()
             given = method.contribute(row.config, scene.top, pool, own, work)
             pool.with_extras(given).save_extras(run.folder / "experts")
+            run.mark(stage, {"seconds": time.perf_counter() - start}, key)
             shutil.rmtree(work.folder, ignore_errors=True)
-            run.mark(stage, {"seconds": time.perf_counter() - start}, asdict(row.config))
     return pool
+
+
+def asked(row: MethodRow) -> dict[str, Any]:
+    """What contributors are asked for: the settings that their work depends on."""
+    return {name: getattr(row.config, name) for name in load(row.name).contributed}
 
 
 def _once_a_method(some: Sequence[MethodRow]) -> Iterator[MethodRow]:
@@ -85,6 +109,11 @@ def _once_a_method(some: Sequence[MethodRow]) -> Iterator[MethodRow]:
     first: dict[str, MethodRow] = {}
     for row in some:
         known = first.setdefault(row.name, row)
+        if changed := differences(asked(known), asked(row)):
+            raise UserError(
+                f"methods {known.label!r} and {row.label!r} ask contributors for different things "
+                f"({'; '.join(changed)}): give both the same, or each a run of its own"
+            )
         if known is row:
             yield row
 
@@ -95,22 +124,38 @@ def fit_routers(config: Config, scene: Scene, pool: Pool, run: RunFolder, consol
         method, start = load(row.name), time.perf_counter()
         needs = method.needs(row.config)
         targets: Sequence[str | None] = scene.held_out if needs & TARGET else (None,)
-        stage, key = f"routers/{row.label}", _key(row, pool)
+        stage, key = f"routers/{row.label}", key_of(row, pool)
         if run.done(stage, key) is not None:
             continue
         try:
+            _has_tasks(scene, needs)
             fitted = [_fit(config, scene, pool, run, row, target) for target in targets]
         except NotApplicable as error:
             run.mark(stage, {"not_applicable": str(error)}, key)
             continue
         seconds = time.perf_counter() - start
-        run.mark(stage, {"seconds": seconds, "trained": fitted[0].trained if fitted else 0}, key)
+        trained, chosen = (fitted[0].trained, dict(fitted[0].chosen)) if fitted else (0, {})
+        run.mark(stage, {"seconds": seconds, "trained": trained, "chosen": chosen}, key)
+        for target in targets:
+            shutil.rmtree(work_of(config, run, *_place(row, target)).folder, ignore_errors=True)
         console.print(f"{row.label}: fitted in {seconds:.0f} s", markup=False)
 
 
-def _key(row: MethodRow, pool: Pool) -> dict[str, Any]:
-    experts = {name: info["hash"] for name, info in zip(pool.names, pool.infos, strict=True)}
-    return {"config": asdict(row.config), "experts": experts}
+def _has_tasks(scene: Scene, needs: frozenset[str]) -> None:
+    """Raise NotApplicable when no task is of the kind that a row with these needs is for."""
+    if needs & TARGET and not scene.held_out:
+        raise NotApplicable("no task is held out")
+    if "test_task" in needs and not scene.tasks_of:
+        raise NotApplicable("no task is an expert's own")
+
+
+def key_of(row: MethodRow, pool: Pool) -> dict[str, Any]:
+    """What a row's router and all that is made with it depend on."""
+    infos = dict(zip(pool.names, pool.infos, strict=True))
+    key = {"config": asdict(row.config), "experts": {name: info["hash"] for name, info in infos.items()}}
+    noted = ("task", "extras") if load(row.name).card.extras else ("task",)
+    own = {name: [info["own"][note] for note in noted] for name, info in infos.items() if "own" in info}
+    return key | ({"own": own} if own else {})
 
 
 def _fit(
@@ -119,128 +164,23 @@ def _fit(
     """One router, fitted on what its method may read, written into the run."""
     method = load(row.name)
     needs = method.needs(row.config)
-    grants = Grants(
-        needs, {name: scene.split(name) for name in scene.held_in}, _target(config, scene, target)
-    )
-    work = work_of(config, run, "routers", f"{row.label}@{target}" if target else row.label)
+    grants = Grants(needs, scene.own(), _target(config, scene, target))
+    work = work_of(config, run, *_place(row, target)).within(digest(key_of(row, pool)))
     allowed = pool.allow(*method.card.extras)
     fitted = method.fit(row.config, scene.top, allowed, grants, work)
     router_file.save(run.router(row.label, target), method, row.config, scene.base, pool, fitted)
-    shutil.rmtree(work.folder, ignore_errors=True)
     return fitted
+
+
+def _place(row: MethodRow, target: str | None) -> tuple[str, str]:
+    """Where a fit works, and the name of its stage in metrics.jsonl."""
+    return "routers", row.label if target is None else f"{row.label}@{target}"
 
 
 def _target(config: Config, scene: Scene, name: str | None) -> Target | None:
     if name is None:
         return None
-    split = scene.rows[name]
-    if "train" not in split:
-        raise UserError(
-            f"held-out task {name!r} has no training rows to draw {config.evaluation.shots} shots from"
-        )
-    shots = few(split["train"], config.evaluation.shots, seed_of(f"shots:{name}", config.seed))
-    return Target(name, scene.split(name)._replace(train=shots, validation=shots), split["test"])
-
-
-def truths(scene: Scene) -> dict[str, Truth]:
-    """The test rows of all tasks."""
-    found = {}
-    for name in scene.held_in + scene.held_out:
-        rows = scene.rows[name]["test"]
-        right = np.asarray(rows.whole.targets)[rows.index]
-        found[name] = Truth(name in scene.held_in, right, scene.groups(name))
-    return found
-
-
-def answer(config: Config, scene: Scene, pool: Pool, run: RunFolder, row: MethodRow) -> tuple[Answers, Cost]:
-    """The choices of one row of the table for all test rows it applies to, and what a batch of it costs."""
-    method = load(row.name)
-    needs = method.needs(row.config)
-    stage, key = f"answers/{row.label}", _key(row, pool)
-    path = run.inside("answers", f"{row.label}.safetensors")
-    done = run.done(stage, key)
-    if done is None:
-        names = scene.held_out if needs & TARGET else scene.held_in
-        names = names if needs & TARGET or "test_task" in needs else scene.held_in + scene.held_out
-        found, price = {}, None
-        for name in names:
-            target = name if needs & TARGET else None
-            fitted, ordered = router_file.load(
-                run.router(row.label, target), method, row.config, scene.base, pool
-            )
-            arrays = method.arrays(row.config, scene.top, ordered, fitted)
-            adapted, test = method.adapt(row.config, scene.top), scene.rows[name]["test"]
-            if "test_task" in needs:
-                owner = np.full(len(test.whole.tokens), ordered.names.index(name), np.int32)
-                test = ArrayRows(test.whole._replace(expert=owner), test.index)
-            found[name] = answers(adapted, arrays, test, config.evaluation.batch)
-            price = price or _cost(config, scene, pool, adapted, arrays, test)
-        assert price is not None
-        tree_file.save(path, found)
-        run.mark(stage, {"time": price.time, "memory": price.memory}, key)
-        done = price._asdict()
-    return tree_file.load(path), Cost(done["time"], done["memory"])
-
-
-def _cost(
-    config: Config, scene: Scene, pool: Pool, adapted: Any, arrays: Mapping[str, Any], test: ArrayRows
-) -> Cost:
-    bare = load("base")
-    settings = bare.Config()
-    plain = bare.arrays(settings, scene.top, pool, Fitted({"places": {}, "knobs": {}}, pool.names))
-    index = np.arange(config.evaluation.batch) % len(test)
-    batch = test.take(index)._replace(weight=np.ones(len(index), np.float32))
-    batch = jax.tree.map(jnp.asarray, batch)
-    return cost(adapted, dict(arrays), bare.adapt(settings, scene.top), plain, batch)
-
-
-def compare(config: Config, scene: Scene, pool: Pool, run: RunFolder, console: Console) -> dict[str, Any]:
-    """Answer every test row by every method, and write results.json."""
-    right, every = truths(scene), rows(config)
-    given: dict[str, tuple[Answers, Cost]] = {}
-    missing: dict[str, str] = {}
-    for row in every:
-        made = run.done(f"routers/{row.label}", _key(row, pool))
-        if made is None:
-            raise UserError(f"{run.folder} has no router for {row.label!r} of this pool: run train.py first")
-        if "not_applicable" in made:
-            missing[row.label] = made["not_applicable"]
-            continue
-        given[row.label] = answer(config, scene, pool, run, row)
-        console.print(f"{row.label}: answered", markup=False)
-    uniform = given["uniform"][0] if "uniform" in given else next(iter(given.values()))[0]
-    lines = []
-    for row in every:
-        record: dict[str, Any] = {
-            "label": short(row.label, config.methods),
-            "row": row.label,
-            "needs": sorted(load(row.name).needs(row.config)),
-        }
-        record["sight"] = sight(frozenset(record["needs"]))
-        if row.label in missing:
-            lines.append(record | {"not_applicable": missing[row.label]})
-            continue
-        found, price = given[row.label]
-        made = run.done(f"routers/{row.label}", _key(row, pool)) or {}
-        spent = _contributed(run, row)
-        costs = {"trained": made["trained"], "fit_seconds": made["seconds"] + spent, **price._asdict()}
-        numbers = result(found, uniform, right, config.evaluation.samples, config.seed)
-        lines.append(record | numbers | {"cost": costs, "options": asdict(row.config)})
-    return {
-        "title": f"{run.folder.name}, seed {config.seed}",
-        "seeds": [config.seed],
-        "groups": sorted({group for truth in right.values() for group in np.unique(truth.group).tolist()}),
-        "rows": lines,
-        "tuned_on": {
-            "the configuration's settings": "validation rows, seed 0",
-            "task_arithmetic lambda": "validation",
-        },
-        "config": plain(config),
-        "keys": read_json(run.folder / "config.json")["keys"],
-        **provenance(),
-    }
-
-
-def _contributed(run: RunFolder, row: MethodRow) -> float:
-    done = run.done(f"contribute/{row.name}", asdict(row.config))
-    return done["seconds"] if done else 0.0
+    rows = scene.split(name).train
+    if isinstance(rows, ArrayRows):
+        rows = few(rows, config.evaluation.shots, seed_of(f"shots:{name}", config.seed))
+    return Target(name, Split(rows, rows), scene.rows[name]["test"])

@@ -1,11 +1,13 @@
 """`python killed.py BASE RUN [SAVE]`: train.py and eval.py on a tiny base, in a process that may die inside a save.
 
 SAVE is a part of a path: the first file or folder of such a path that is about to take its place never does, the
-process kills itself there as SIGKILL does. `metrics` dies in the middle of a line.
+process kills itself there as SIGKILL does. `metrics` dies in the middle of a line. `limit=BYTES` lets no file grow
+larger, as on a full disk.
 """
 
 import os
 import pathlib
+import resource
 import signal
 import sys
 
@@ -20,6 +22,7 @@ jax.config.update("jax_disable_most_optimizations", True)
 
 import eval as eval_script  # noqa: E402
 import train as train_script  # noqa: E402
+from moejax.cli import main  # noqa: E402
 from moejax.config import CheckpointConfig, Config, DataConfig, EvaluationConfig  # noqa: E402
 from moejax.data.generated import SuiteConfig  # noqa: E402
 from moejax.train.experts import Recipe  # noqa: E402
@@ -74,11 +77,21 @@ def _dying(move, save: str, kill):
     return moving
 
 
-if __name__ == "__main__":
-    if len(sys.argv) > 3:
-        die_inside(sys.argv[3])
-    print("ready", flush=True)
-    settings = config(*sys.argv[1:3])
+def both(settings: Config) -> None:
+    """train.py, then eval.py."""
     train_script.train(settings)
     eval_script.evaluate(settings)
-    print("done", flush=True)
+
+
+if __name__ == "__main__":
+    settings, save = config(*sys.argv[1:3]), "".join(sys.argv[3:])
+    print("ready", flush=True)
+    if save.startswith("limit="):
+        size = int(save.removeprefix("limit="))
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
+        jax.config.update("jax_enable_compilation_cache", False)  # it would only warn
+        line = ["--config", str(pathlib.Path(__file__).parents[1] / "configs" / "quickstart.py")]
+        sys.exit(main(lambda _: both(settings), line, "train.py"))
+    if save:
+        die_inside(save)
+    both(settings)

@@ -13,9 +13,21 @@ FLOORS = (
     ("experts", "routing", "aggregation", "parallel"),
     ("models", "data", "embed"),
     ("site", "joint", "adapted", "places", "contract"),
-    ("train", "evaluate"),
+    ("train", "evaluate", "report"),
     ("methods",),
-    ("config", "load_config", "method_row", "cli", "scene", "stages", "advise", "commands", "__main__"),
+    (
+        "config",
+        "load_config",
+        "method_row",
+        "cli",
+        "scene",
+        "stages",
+        "compare_stage",
+        "report_stage",
+        "advise",
+        "commands",
+        "__main__",
+    ),
 )
 FLOOR = {part: number for number, parts in enumerate(FLOORS) for part in parts}
 STRANGERS = (

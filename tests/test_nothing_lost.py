@@ -12,6 +12,13 @@ import pytest
 import tiny_folder
 from conftest import cache_folder
 
+from moejax.cli import main
+from moejax.scene import _check_room
+from moejax.train.run_folder import open_run
+from moejax.types import UserError
+
+pytestmark = pytest.mark.xdist_group("runs")  # they share a run that was never stopped
+
 ROOT = Path(__file__).parents[1]
 SAVES = (
     "generated-", "features.npy", "metrics", "work/experts/checkpoints", "work/experts/experts", "experts/food",
@@ -125,3 +132,37 @@ def test_killed_at_twenty_moments(runs, whole):
     assert killed_at_moments(runs, "many", 20, whole[1], seed=1) >= 15
     assert runs.end("many") == 0
     check(runs.root / "many", whole[0])
+
+
+@pytest.mark.parametrize("limit", [3_000, pytest.param(20_000, marks=pytest.mark.slow), 100_000])
+def test_a_full_disk_ends_in_one_sentence(runs, limit):
+    """A file that may not grow beyond `limit` bytes: what is met first is a data file, a program, the features."""
+    child = runs.start(f"full-{limit}", f"limit={limit}")
+    _, err = child.communicate(timeout=300)
+    lines = [line for line in err.splitlines() if line.startswith("error: ")]
+    assert child.returncode == 2 and len(lines) == 1, err
+    assert "Traceback" not in err and "what was saved before is whole" in lines[0]
+
+
+def test_too_little_room_is_said_before_the_start(tmp_path, monkeypatch):
+    usage = type("Usage", (), {"free": 300_000_000})
+    monkeypatch.setattr("shutil.disk_usage", lambda path: usage)
+    _check_room(tmp_path / "features.npy", 90_000_000)
+    with pytest.raises(UserError, match=r"features.npy would take 110 MB .*, but 300 MB are free"):
+        _check_room(tmp_path / "features.npy", 110_000_000)
+    (tmp_path / "features.npy").write_bytes(b"")
+    _check_room(tmp_path / "features.npy", 110_000_000)  # it is there
+
+
+def test_a_path_that_cannot_be_written_is_said_in_one_sentence(tmp_path, capsys):
+    (tmp_path / "file").write_text("")
+
+    def run(config):
+        with open_run(config.run, {}):
+            raise AssertionError
+
+    line = ["--config", str(ROOT / "configs" / "quickstart.py"), "--run", str(tmp_path / "file" / "run")]
+    assert main(run, line, "train.py") == 2
+    err = capsys.readouterr().err
+    assert err.startswith("error: the run folder") and "cannot be made (Not a directory)" in err
+    assert len(err.splitlines()) == 1

@@ -1,6 +1,7 @@
 """train.py and eval.py end to end on a tiny base that is read from a folder: stages, resuming, refusals."""
 
 import json
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -8,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tiny_folder
+from report_case import Page
 
 import eval as eval_script
 import train as train_script
@@ -60,6 +62,11 @@ def results(settings: Config) -> dict:
     return json.loads((Path(settings.run) / "results.json").read_text())
 
 
+def report(settings: Config) -> str:
+    """report.html of a run."""
+    return (Path(settings.run) / "report.html").read_text(encoding="utf-8")
+
+
 def test_the_table_has_every_method_in_its_group(done):
     found = {row["row"]: row for row in results(done)["rows"]}
     assert tuple(found) == METHODS
@@ -93,17 +100,50 @@ def test_no_method_of_one_target_is_below_its_members_on_the_rows_it_saw(done):
 
 
 def test_a_second_time_skips_what_is_done_and_gives_the_same(done, monkeypatch):
-    before = results(done)
+    before, page = results(done), re.sub("<time>.*?</time>", "", report(done))
+    assert page != report(done)
 
     def never(*args, **kwargs):
         raise AssertionError("a stage ran again")
 
     monkeypatch.setattr("moejax.stages.train_together", never)
-    monkeypatch.setattr("moejax.stages.answers", never)
+    monkeypatch.setattr("moejax.compare_stage.answers", never)
+    monkeypatch.setattr("moejax.report_stage.routing.look", never)
     monkeypatch.setattr("moejax.stages.router_file.save", never)
     train_script.train(done)
     eval_script.evaluate(done)
     assert results(done) == before
+    assert re.sub("<time>.*?</time>", "", report(done)) == page
+
+
+def test_the_report_has_every_method_and_task_and_asks_for_nothing(done):
+    page = Page(report(done))
+    for row in results(done)["rows"]:
+        assert row["label"] in page.text
+    for name in ("animal", "place", "food", "animal_place"):
+        assert page.text.count(name) > len(METHODS)
+    assert not re.search(r"""(src|href)=["']?https?:|url\(|<script""", report(done))
+    assert [value for value in page.values("href") if not value.startswith("#")] == []
+
+
+def test_the_report_shows_what_each_router_did(done):
+    found = {path.stem: json.loads(path.read_text()) for path in (Path(done.run) / "routing").iterdir()}
+    assert set(found) == set(METHODS)
+    units = {name: record.get("unit") for name, record in found.items()}
+    assert units["base"] is None and units[METHODS[7]] is None  # nothing routed, one adapter
+    assert units["arrow(k=2)"] == units[METHODS[3]] == "token"
+    assert units["own_expert"] == "request" and units["uniform"] == units["best_single"] == "task"
+    assert found["uniform"]["own"] == {name: name for name in ("animal", "place", "food")}
+    for record in found.values():
+        for site in record.get("sites", {}).values():
+            assert site["layers"] == [1]  # the only one that is adapted
+    own = found["own_expert"]["tasks"]
+    assert {task: max(range(3), key=row.__getitem__) for task, row in own.items()} == {
+        name: i for i, name in enumerate(found["own_expert"]["experts"])
+    }
+    texts = found["arrow(k=2)"]["texts"]
+    assert [text["task"] for text in texts] == ["animal", "place", "food", "animal_place"]
+    assert all(text["tokens"][0] == " [CLS]" and text["tokens"][-1] == " [SEP]" for text in texts)
 
 
 def test_a_run_in_another_folder_gives_the_same_numbers(base, done, tmp_path):
@@ -121,6 +161,17 @@ def test_a_run_in_another_folder_gives_the_same_numbers(base, done, tmp_path):
             for run in (settings.run, done.run)
         )
         assert one == two
+
+
+def test_each_seed_has_a_report_and_so_has_their_mean(base, tmp_path):
+    settings = config(base, tmp_path / "seeds", methods=("uniform", "own_expert"), seeds=(0, 1))
+    train_script.train(settings)
+    eval_script.evaluate(settings, "python eval.py --seeds 0 1")
+    ones = [(Path(settings.run) / f"seed-{seed}" / "report.html").read_text() for seed in settings.seeds]
+    assert ["seed 0." in ones[0], "seed 1." in ones[1]] == [True, True]
+    mean = Page(report(settings)).text
+    assert "seeds 0, 1." in mean and "those of seed 0" in mean and "python eval.py --seeds 0 1" in mean
+    assert "Mean weight by task" in mean and "experts" in mean
 
 
 def test_an_interrupted_run_ends_in_the_same_bits(base, done, tmp_path, monkeypatch):

@@ -1,0 +1,163 @@
+"""The stages of eval.py: every method answers the test rows, and the results of all are put side by side."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from rich.console import Console
+
+from moejax.adapted import Adapted
+from moejax.config import Config, plain, rows
+from moejax.contract import Fitted
+from moejax.evaluate import router_file
+from moejax.evaluate.compare import Answers, Truth, result, sight
+from moejax.evaluate.program import Cost, answers, cost
+from moejax.evaluate.results import provenance
+from moejax.experts.pool import Pool
+from moejax.method_row import MethodRow, short
+from moejax.methods import load
+from moejax.scene import Scene
+from moejax.stages import TARGET, asked, key_of
+from moejax.train import tree_file
+from moejax.train.rows import ArrayRows
+from moejax.train.run_folder import RunFolder, read_json
+from moejax.types import UserError
+
+
+class Applied(NamedTuple):
+    """A row of the table as it is used on one task: its program, its arrays, the names of its experts, test rows."""
+
+    task: str
+    adapted: Adapted
+    arrays: dict[str, Any]
+    experts: tuple[str, ...]
+    test: ArrayRows
+
+
+def used_on(scene: Scene, row: MethodRow) -> tuple[str, ...]:
+    """The tasks that a row of the table applies to."""
+    needs = load(row.name).needs(row.config)
+    if needs & TARGET:
+        return scene.held_out
+    return tuple(scene.experts_of()) if "test_task" in needs else scene.held_in + scene.held_out
+
+
+def applied(config: Config, scene: Scene, pool: Pool, run: RunFolder, row: MethodRow) -> Iterator[Applied]:
+    """A row of the table on each task that it applies to, by the router that was fitted for it."""
+    method = load(row.name)
+    needs = method.needs(row.config)
+    adapted, known = method.adapt(row.config, scene.top), {}
+    for name in used_on(scene, row):
+        target = name if needs & TARGET else None
+        if target not in known:
+            fitted, ordered = router_file.load(
+                run.router(row.label, target), method, row.config, scene.base, pool
+            )
+            known = {target: (method.arrays(row.config, scene.top, ordered, fitted), ordered.names)}
+        (arrays, experts), test = known[target], scene.rows[name]["test"]
+        if "test_task" in needs:
+            owner = np.full(len(test.whole.tokens), experts.index(scene.experts_of()[name]), np.int32)
+            test = ArrayRows(test.whole._replace(expert=owner), test.index)
+        yield Applied(name, adapted, arrays, experts, test)
+
+
+def truths(scene: Scene) -> dict[str, Truth]:
+    """The test rows of all tasks."""
+    found = {}
+    for name in scene.held_in + scene.held_out:
+        rows = scene.rows[name]["test"]
+        right = np.asarray(rows.whole.targets)[rows.index]
+        found[name] = Truth(name in scene.held_in, right, scene.groups(name))
+    return found
+
+
+def answer(config: Config, scene: Scene, pool: Pool, run: RunFolder, row: MethodRow) -> tuple[Answers, Cost]:
+    """The choices of one row of the table for all test rows it applies to, and what a batch of it costs."""
+    stage, key = f"answers/{row.label}", key_of(row, pool)
+    path = run.inside("answers", f"{row.label}.safetensors")
+    done = run.done(stage, key)
+    if done is None:
+        found, price = {}, None
+        for task, adapted, arrays, _, test in applied(config, scene, pool, run, row):
+            found[task] = answers(adapted, arrays, test, config.evaluation.batch)
+            price = price or _cost(config, scene, pool, adapted, arrays, test)
+        assert price is not None
+        tree_file.save(path, found)
+        run.mark(stage, {"time": price.time, "memory": price.memory}, key)
+        done = price._asdict()
+    return tree_file.load(path), Cost(done["time"], done["memory"])
+
+
+def _cost(
+    config: Config, scene: Scene, pool: Pool, adapted: Any, arrays: Mapping[str, Any], test: ArrayRows
+) -> Cost:
+    bare = load("base")
+    settings = bare.Config()
+    plain = bare.arrays(settings, scene.top, pool, Fitted({"places": {}, "knobs": {}}, pool.names))
+    index = np.arange(config.evaluation.batch) % len(test)
+    batch = test.take(index)._replace(weight=np.ones(len(index), np.float32))
+    batch = jax.tree.map(jnp.asarray, batch)
+    return cost(adapted, dict(arrays), bare.adapt(settings, scene.top), plain, batch)
+
+
+def compare(config: Config, scene: Scene, pool: Pool, run: RunFolder, console: Console) -> dict[str, Any]:
+    """Answer every test row by every method: what results.json holds."""
+    right, every = truths(scene), rows(config)
+    given: dict[str, tuple[Answers, Cost]] = {}
+    missing: dict[str, str] = {}
+    for row in every:
+        made = run.done(f"routers/{row.label}", key_of(row, pool))
+        if made is None:
+            raise UserError(f"{run.folder} has no router for {row.label!r} of this pool: run train.py first")
+        if "not_applicable" in made:
+            missing[row.label] = made["not_applicable"]
+            continue
+        given[row.label] = answer(config, scene, pool, run, row)
+        console.print(f"{row.label}: answered", markup=False)
+    uniform = given["uniform"][0] if "uniform" in given else None
+    lines = []
+    for row in every:
+        record = _told(config, row)
+        if row.label in missing:
+            lines.append(record | {"not_applicable": missing[row.label]})
+            continue
+        found, price = given[row.label]
+        made = run.done(f"routers/{row.label}", key_of(row, pool)) or {}
+        spent = _contributed(run, row)
+        costs = {"trained": made["trained"], "fit_seconds": made["seconds"] + spent, **price._asdict()}
+        numbers = result(found, uniform, right, config.evaluation.samples, config.seed)
+        lines.append(
+            record | numbers | {"cost": costs, "options": asdict(row.config), "chosen": made["chosen"]}
+        )
+    return {
+        "title": f"{run.folder.name}, seed {config.seed}",
+        "seeds": [config.seed],
+        "groups": sorted({group for truth in right.values() for group in np.unique(truth.group).tolist()}),
+        "tasks": {"held_in": list(scene.held_in), "held_out": list(scene.held_out)},
+        "rows": lines,
+        "settled_on": config.settled_on or "not said by the configuration",
+        "config": plain(config),
+        "keys": read_json(run.folder / "config.json")["keys"],
+        **provenance(),
+    }
+
+
+def _told(config: Config, row: MethodRow) -> dict[str, Any]:
+    """What a row of the table is called, and what its method may see."""
+    method = load(row.name)
+    needs = method.needs(row.config)
+    return {
+        "label": short(row.label, config.methods),
+        "row": row.label,
+        "needs": sorted(needs),
+        "extras": sorted(method.card.extras),
+        "sight": sight(needs),
+    }
+
+
+def _contributed(run: RunFolder, row: MethodRow) -> float:
+    done = run.done(f"contribute/{row.name}", asked(row))
+    return done["seconds"] if done else 0.0

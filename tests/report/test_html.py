@@ -1,0 +1,32 @@
+"""Markup: what is escaped, what is left out."""
+
+from moejax.report.html import Html, box, join, missing, more, tag, text
+
+SCRIPT = "<script>alert(1)</script>"
+
+
+def test_a_string_is_escaped_wherever_it_stands():
+    assert tag("p", SCRIPT) == "<p>&lt;script&gt;alert(1)&lt;/script&gt;</p>"
+    assert tag("p", title='"><b>') == '<p title="&quot;&gt;&lt;b&gt;"></p>'
+    assert tag("p", title=Html('" onclick="x')) != '<p title="" onclick="x"></p>'
+    assert join(SCRIPT, tag("b", "&")) == "&lt;script&gt;alert(1)&lt;/script&gt;<b>&amp;</b>"
+    assert SCRIPT not in missing(SCRIPT) + more(SCRIPT, SCRIPT) + box(SCRIPT)
+
+
+def test_control_bidi_and_lone_surrogate_codes_are_spelled_out():
+    assert text("a\x1b[31mb\x07\u202ec\x00\r\ud800") == "a\\x1b[31mb\\x07\\u202ec\\x00\\r\\ud800"
+    assert text("café 猫 é") == "café 猫 é"
+
+
+def test_attributes():
+    assert (
+        tag("a", class_="x", aria_label="y", open="", title=None)
+        == '<a class="x" aria-label="y" open=""></a>'
+    )
+    assert tag("td", 3, colspan=2) == '<td colspan="2">3</td>'
+
+
+def test_none_is_nothing_and_markup_is_kept():
+    assert join(None, "a", None, Html("<br>"), 0) == "a<br>0"
+    assert more("s", "x", opened=True) == '<details open=""><summary>s</summary>x</details>'
+    assert "open" not in more("s", "x")
