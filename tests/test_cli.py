@@ -11,7 +11,7 @@ from pathlib import Path
 import jax
 import pytest
 
-from moejax.cli import Terminated, configure, keep_programs, main
+from moejax.cli import AFTER, Terminated, configure, keep_programs, main
 from moejax.commands.parse import flags
 from moejax.config import BaseConfig, Config, DataConfig
 from moejax.types import UserError
@@ -187,7 +187,8 @@ def test_a_command_that_ends_well(file):
 @pytest.mark.parametrize("error", [UserError("one sentence"), OSError(28, "No space left on device", "x")])
 def test_an_error_of_the_user_is_one_sentence(file, capsys, error):
     assert main(raising(error), ["--config", file], "train.py") == 2
-    assert capsys.readouterr().err == f"error: {error}\n"
+    advice = "" if isinstance(error, UserError) else AFTER
+    assert capsys.readouterr().err == f"error: {error}{advice}\n"
     with pytest.raises(type(error)):
         main(raising(error), ["--debug", "--config", file], "train.py")
 

@@ -75,6 +75,7 @@ def test_ten_lines_say_what_score_says(my, monkeypatch):
     monkeypatch.chdir(my.parent)
     said = io.StringIO()
     assert len(TEN_LINES.splitlines()) == 10
+    assert f"```python\n{TEN_LINES}```" in (Path(__file__).parents[1] / "README.md").read_text()
     space: dict = {}
     with contextlib.redirect_stdout(said):
         exec(TEN_LINES, space)

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tiny_folder
+import world as worlds
 from report_case import Page
 
 import eval as eval_script
@@ -202,6 +203,21 @@ def test_an_interrupted_run_ends_in_the_same_bits(base, done, tmp_path, monkeypa
     one, two = (load_file(path) for path in gates)
     shared = [name for name in one if name.startswith("gate")]
     assert shared and all(np.array_equal(one[name], two[name]) for name in shared)
+
+
+def test_all_targets_go_through_one_compiled_step(base, tmp_path):
+    settings = config(base, tmp_path / "targets", methods=("uniform", "mole(steps=2, batch=4)"))
+    suite = replace(settings.data.suite, pairs=(("animal", "place"), ("place", "food"), ("food", "animal")))
+    settings = replace(settings, data=replace(settings.data, suite=suite))
+    with worlds.compiles() as programs:
+        train_script.train(settings)
+    assert programs.count("train_step") == 2  # the experts', and MoLE's for all three targets
+    folders = {path.name for path in (Path(settings.run) / "routers").iterdir()}
+    assert len([name for name in folders if name.startswith("mole")]) == 3
+    eval_script.evaluate(settings)
+    (row,) = (row for row in results(settings)["rows"] if row["label"] == "mole")
+    assert row["held_in"] is None and len(row["tasks"]) == 3
+    assert row["sight"] == 3
 
 
 def test_another_configuration_is_refused_with_what_differs(base, done, capsys):
