@@ -4,7 +4,7 @@ python train.py --config configs/quickstart.py
 python eval.py --config configs/quickstart.py
 """
 
-from moejax.config import Config, DataConfig
+from moejax.config import Config, DataConfig, EvaluationConfig
 from moejax.data.generated import SuiteConfig
 from moejax.train.experts import Recipe
 from moejax.train.optimiser import Optimiser
@@ -28,7 +28,8 @@ def config() -> Config:
         methods=(
             "base", "uniform", "uniform(factor)", "arrow", "arrow(factor)",
             "phatgoose(steps=15, batch=16)", "average_activation(rows=64, batch=16)",
-            "task_arithmetic", "token_gate(steps=30)", "multitask(steps=60)",
-            "best_single", "own_expert", "best_single(test)",
+            "task_arithmetic(batch=16)", "token_gate(steps=30)", "multitask(steps=60)",
+            "best_single", "own_expert", "best_single(test, batch=80)",
         ),
+        evaluation=EvaluationConfig(batch=80),
     )  # fmt: skip
