@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -133,7 +134,7 @@ def compare(config: Config, scene: Scene, pool: Pool, run: RunFolder, console: C
             record | numbers | {"cost": costs, "options": asdict(row.config), "chosen": made["chosen"]}
         )
     return {
-        "title": f"{run.folder.name}, seed {config.seed}",
+        "title": f"{named(run.folder, config.seed)}, seed {config.seed}",
         "seeds": [config.seed],
         "groups": sorted({group for truth in right.values() for group in np.unique(truth.group).tolist()}),
         "tasks": {"held_in": list(scene.held_in), "held_out": list(scene.held_out)},
@@ -143,6 +144,11 @@ def compare(config: Config, scene: Scene, pool: Pool, run: RunFolder, console: C
         "keys": read_json(run.folder / "config.json")["keys"],
         **provenance(),
     }
+
+
+def named(folder: Path, seed: int) -> str:
+    """The name of a run: of its folder, of the folder above where that is one of several seeds."""
+    return folder.parent.name if folder.name == f"seed-{seed}" else folder.name
 
 
 def _told(config: Config, row: MethodRow) -> dict[str, Any]:

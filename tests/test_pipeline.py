@@ -172,6 +172,7 @@ def test_each_seed_has_a_report_and_so_has_their_mean(base, tmp_path):
     assert ["seed 0." in ones[0], "seed 1." in ones[1]] == [True, True]
     mean = Page(report(settings)).text
     assert "seeds 0, 1." in mean and "those of seed 0" in mean and "python eval.py --seeds 0 1" in mean
+    assert "Report of seeds, seed 0" in ones[0]
     assert "Mean weight by task" in mean and "experts" in mean
 
 
@@ -211,7 +212,7 @@ def test_all_targets_go_through_one_compiled_step(base, tmp_path):
     settings = replace(settings, data=replace(settings.data, suite=suite))
     with worlds.compiles() as programs:
         train_script.train(settings)
-    assert programs.count("train_step") == 2  # the experts', and MoLE's for all three targets
+    assert programs.count("jit(train_step)") == 2  # the experts', and MoLE's for all three targets
     folders = {path.name for path in (Path(settings.run) / "routers").iterdir()}
     assert len([name for name in folders if name.startswith("mole")]) == 3
     eval_script.evaluate(settings)
