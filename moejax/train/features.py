@@ -13,7 +13,7 @@ from tqdm import tqdm
 from moejax.adapted import prefix
 from moejax.types import Batch, PyTree
 
-WIDTHS = 8  # widths are multiples of it: few programs
+WIDTHS = 16  # widths are multiples of it: few programs
 
 
 def size(batch: Batch, width: int, itemsize: int = 4) -> int:

@@ -44,7 +44,8 @@ def test_layers_from_the_cache_up_give_the_scores_of_all_layers(kind, tmp_path):
     np.testing.assert_allclose(cut[real], whole[real], rtol=0, atol=1e-5)
 
 
-def test_activations_do_not_depend_on_the_size_of_batches(tmp_path):
+def test_activations_do_not_depend_on_the_size_of_batches(tmp_path, monkeypatch):
+    monkeypatch.setattr(features, "WIDTHS", 4)  # rows of several widths
     base, rows = three("encoder"), tiny.rows(tiny.base("encoder"), 7, seed=5, length=12)
     found = [
         features.features(base.model, base.params, rows.whole, 2, tmp_path / f"{size}.npy", batch=size)
