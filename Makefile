@@ -1,5 +1,5 @@
 # Two commands do everything on a machine that has Python 3.11 or newer:
-#   make demo   install, train experts and routers, print the table (about 10 minutes the first time)
+#   make demo   install, train experts and routers, print the table (about 8 minutes the first time)
 #   make test   install the test tools, run the tests
 # PYTHON=python3.12 chooses the interpreter, VENV=folder the virtual environment, JAX=0.10 the minor of jax;
 # PIPFLAGS is added to every pip call.

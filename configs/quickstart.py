@@ -2,6 +2,19 @@
 
 python train.py --config configs/quickstart.py
 python eval.py --config configs/quickstart.py
+
+Measured on 2 CPU cores: 4 min 32 s from an empty run folder to the table, 5 min 31 s the very first time, when all
+programs have to be compiled. To expect with seed 1 (balanced accuracy; other processors differ in the third digit):
+
+                         held-in seen   unseen   pairs seen   unseen
+    base                         .653     .622         .397     .443
+    uniform                      .753     .723         .479     .549
+    arrow                        .825     .727         .539     .563
+    phatgoose                    .895     .770         .750     .632
+    average_activation           .902     .810         .696     .656
+    token_gate                   .927     .823         .754     .684
+    multitask                    .895     .777         .747     .659
+    own_expert                   .985     .868
 """
 
 from moejax.config import Config, DataConfig, EvaluationConfig
