@@ -4,7 +4,7 @@ python train.py --config configs/quickstart.py
 python eval.py --config configs/quickstart.py
 
 Measured on 2 CPU cores: 4 min 32 s from an empty run folder to the table, 5 min 31 s the very first time, when all
-programs have to be compiled. To expect with seed 1 (balanced accuracy; other processors differ in the third digit):
+programs have to be compiled. To expect with seed 1 (balanced accuracy):
 
                          held-in seen   unseen   pairs seen   unseen
     base                         .653     .622         .397     .443
