@@ -149,13 +149,10 @@ def make_scene(config: Config, run: Any, console: Console) -> Scene:
     cut = sum(part.cut for part in encoded)
     shortened = f"; {cut} of them cut to fit" if cut else ""
     console.print(f"{len(tasks)} tasks, {len(whole.tokens)} texts of up to {width} tokens{shortened}")
-    if given is None:
-        top, whole = _upper(
-            base, whole, min(config.experts.layers or (0,)), run.folder / "features.npy", console
-        )
-    else:
+    lowest = min(config.experts.layers or (0,))
+    if given is not None:
         given, lowest = (contributed.marked(given[0], tasks_of), given[1]), banks.lowest(given[0].bank)
-        top, whole = _upper(base, whole, lowest, run.folder / f"features-{lowest}.npy", console)
+    top, whole = _upper(base, whole, lowest, run, console)
     return Scene(base, top, held_in, held_out, tasks, _indexed(whole, parts), tasks_of, given)
 
 
@@ -167,11 +164,13 @@ def _read_given(folder: str, config: Config, base: Base) -> Given:
     )  # fmt: skip
 
 
-def _upper(base: Base, whole: Batch, lowest: int, path: Path, console: Console) -> tuple[Base, Batch]:
-    """The base from layer `lowest` up, and the rows with what enters it, which is kept at `path`."""
+def _upper(base: Base, whole: Batch, lowest: int, run: Any, console: Console) -> tuple[Base, Batch]:
+    """The base from layer `lowest` up, and the rows with what enters it, which is kept in the run's folder."""
     if not lowest:
         return base, whole
-    size = features.size(whole, base.model.config.width)
+    settings = base.model.config
+    size = features.size(whole, settings.width)
+    path = run.share(f"features-{features.key(whole, base.fingerprint, settings.dtype, lowest)}.npy")
     _check_room(path, size)
     console.print(f"activations below layer {lowest}: {size / 1e6:.0f} MB in {path}")
     cached = features.features(base.model, base.params, whole, lowest, path, progress=console.is_terminal)

@@ -21,7 +21,7 @@ pytestmark = pytest.mark.xdist_group("runs")  # they share a run that was never 
 
 ROOT = Path(__file__).parents[1]
 SAVES = (
-    "generated-", "features.npy", "metrics", "work/experts/checkpoints", "work/experts/experts", "experts/food",
+    "generated-", "features-", "metrics", "work/experts/checkpoints", "work/experts/experts", "experts/food",
     "stages/experts.json", "moejax_extras", "routers/token_gate", "router.json", "answers/", "stages/answers",
     "results.json",
 )  # fmt: skip

@@ -1,5 +1,6 @@
 """Activations below the lowest place, computed once per text: exact, in the model's own dtype, on disk."""
 
+import hashlib
 import os
 from functools import partial
 from pathlib import Path
@@ -19,6 +20,14 @@ WIDTHS = 16  # widths are multiples of it: few programs
 def size(batch: Batch, width: int, itemsize: int = 4) -> int:
     """Bytes that the activations of these rows take."""
     return int(np.prod(batch.tokens.shape)) * width * itemsize
+
+
+def key(batch: Batch, fingerprint: str, dtype: str, lowest: int) -> str:
+    """A name for what these rows give below layer `lowest` of a base: 16 hexadecimal digits of a sha256."""
+    digest = hashlib.sha256(f"{fingerprint} {dtype} {lowest} {batch.tokens.shape}".encode())
+    for leaf in (batch.tokens, batch.mask, batch.prompt):
+        digest.update(np.ascontiguousarray(leaf).tobytes())
+    return digest.hexdigest()[:16]
 
 
 def features(

@@ -7,9 +7,10 @@ experts/ routers/ checkpoints/ metrics.jsonl results.json
 
 import json
 import os
+import re
 import shutil
 from collections.abc import Collection, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -48,6 +49,18 @@ class RunFolder:
             if not part or part in (".", "..") or set(part) & {"/", "\\", "\0"}:
                 raise UserError(f"{part!r} cannot be the name of a file in {self.folder}: it leads elsewhere")
         return self.folder.joinpath(*parts)
+
+    def share(self, name: str) -> Path:
+        """The path of a file whose name tells its content; linked to another seed's of the same code, if it has it."""
+        path = self.inside(name)
+        if not path.exists() and re.fullmatch(r"seed-\d+", self.folder.name):
+            code = read_json(self.folder / "config.json")["keys"]["code"]
+            for other in sorted(self.folder.parent.glob(f"seed-*/{name}")):
+                if read_json(other.with_name("config.json"))["keys"]["code"] == code:
+                    with suppress(OSError):  # a file system without links, or it has just been removed
+                        os.link(other, path)
+                        break
+        return path
 
     def log(self, record: Mapping[str, Any]) -> None:
         """One line of metrics.jsonl."""

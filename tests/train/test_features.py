@@ -100,3 +100,18 @@ def test_the_size_that_is_said_is_the_size_on_disk(tmp_path):
     _, batch = upper("encoder", tmp_path)
     said = features.size(batch, 16)
     assert said == 4 * 12 * 16 * 4 and 0 <= (tmp_path / "features.npy").stat().st_size - said < 200
+
+
+def test_the_key_tells_rows_base_and_layer_apart():
+    base, rows = tiny.base("encoder"), tiny.rows(tiny.base("encoder"), 4, seed=5)
+    other = tiny.rows(base, 4, seed=6)
+    one = features.key(rows.whole, base.fingerprint, "float32", 1)
+    assert one == features.key(tiny.rows(base, 4, seed=5).whole, base.fingerprint, "float32", 1)
+    others = [
+        features.key(other.whole, base.fingerprint, "float32", 1),
+        features.key(rows.whole, "of another base", "float32", 1),
+        features.key(rows.whole, base.fingerprint, "bfloat16", 1),
+        features.key(rows.whole, base.fingerprint, "float32", 2),
+        features.key(rows.whole._replace(mask=~rows.whole.mask), base.fingerprint, "float32", 1),
+    ]
+    assert len({one, *others}) == 6 and len(one) == 16

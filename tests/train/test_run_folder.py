@@ -209,6 +209,23 @@ def test_paths_stay_inside(tmp_path):
             run.mark(stage)
 
 
+def test_a_seed_takes_what_another_seed_of_the_same_code_has(tmp_path):
+    for name in ("seed-1", "seed-2", "other"):
+        reopened(tmp_path / name)
+    (tmp_path / "seed-1" / "features-ab.npy").write_bytes(b"numbers")
+    with open_run(tmp_path / "seed-2", CONFIG) as run:
+        assert not run.share("features-cd.npy").exists()
+        assert os.path.samefile(run.share("features-ab.npy"), tmp_path / "seed-1" / "features-ab.npy")
+        assert run.share("features-ab.npy").read_bytes() == b"numbers"  # it is there
+    with open_run(tmp_path / "other", CONFIG) as run:  # no seed of that run
+        assert not run.share("features-ab.npy").exists()
+    made = read_json(tmp_path / "seed-1" / "config.json")
+    write_json(tmp_path / "seed-1" / "config.json", made | {"keys": {"code": "of yesterday"}})
+    (tmp_path / "seed-2" / "features-ab.npy").unlink()
+    with open_run(tmp_path / "seed-2", CONFIG) as run:
+        assert not run.share("features-ab.npy").exists()
+
+
 def test_a_file_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
     path = write_json(tmp_path / "deep" / "a.json", {"x": 1, "π": [True, None]})
     assert read_json(path) == {"x": 1, "π": [True, None]}
