@@ -11,7 +11,7 @@ from jaxtyping import Array, Float
 from moejax.aggregation import formulations
 from moejax.joint import Next, Site
 from moejax.routing import select
-from moejax.types import Batch, PyTree, Weights
+from moejax.types import Batch, PRNGKey, PyTree, Weights
 
 LINEARS = "layers/*/*"  # every linear of every block; where no expert adapts one, the place does nothing
 Mode = Literal["output", "factor"]
@@ -25,11 +25,13 @@ class Lora:
     `score(site, x)` gives the weights; without it the weights of the enclosing place or of `route` are worn.
     Weights are zero where an expert is absent; a layer that no expert adapts costs nothing.
     sow: whether the weights are recorded (not those of copies of the rows, which say nothing).
+    dropout: share of x that the experts do not see where there is a random key, which is in training alone.
     """
 
     mode: Mode = "output"
     score: Score | None = None
     sow: bool = True
+    dropout: float = 0.0
 
     def __call__(self, site: Site, next: Next, x: Float[Array, "b t d"]) -> Float[Array, "b t f"]:
         """The adapted linear, [b, t, d] -> [b, t, f]."""
@@ -45,11 +47,22 @@ class Lora:
         stack, slot, mix = site.stack, site.slot, getattr(formulations, self.mode)
 
         def delta(x):
-            return mix(x, stack, slot, weights).astype(y.dtype)
+            return mix(dropped(x, self.dropout, site.key), stack, slot, weights).astype(y.dtype)
 
         if stack.a.shape[0] == stack.slot.shape[0]:  # every layer is adapted
             return y + delta(x)
         return y + jax.lax.cond(slot >= 0, delta, lambda x: jnp.zeros_like(y), x)
+
+
+def dropped(x: Float[Array, "b t d"], share: float, key: PRNGKey | None) -> Float[Array, "b t d"]:
+    """x with this share of its numbers at zero, drawn anew by each key, and the others larger by 1 / (1 - share).
+
+    One draw for all experts of a site. Without a key, x as it is.
+    """
+    if key is None or not share:
+        return x
+    kept = jax.random.bernoulli(key, 1.0 - share, x.shape)
+    return jnp.where(kept, x / (1.0 - share), 0.0)
 
 
 def _present(weights: Weights, site: Site) -> Weights:

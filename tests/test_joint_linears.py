@@ -23,7 +23,7 @@ from joint_case import (
 
 from moejax.adapted import Adapted, run
 from moejax.experts.bank import Bank, Stack, drop
-from moejax.places import LINEARS, Lora
+from moejax.places import LINEARS, Lora, dropped
 from moejax.routing import select
 from moejax.types import Weights
 
@@ -255,3 +255,23 @@ def test_a_place_sees_its_own_layers_kernel():
     mask = np.asarray(batch.mask)
     found, _ = forward(Adapted(base.model, (("layers/mlp/down", own_kernel),)), arrays, batch)
     close(found[mask], explicit(config, more, batch)[mask])
+
+
+def test_dropped_inputs_are_zero_the_others_larger_and_every_key_draws_anew():
+    x = jnp.ones((4, 50, 100))
+    one, again, other = (np.asarray(dropped(x, 0.25, jax.random.key(seed))) for seed in (0, 0, 1))
+    np.testing.assert_allclose(np.unique(one), [0.0, 4 / 3], rtol=1e-6)
+    assert abs(np.mean(one == 0) - 0.25) < 0.02 and abs(np.mean(one) - 1.0) < 0.02
+    assert np.array_equal(one, again) and not np.array_equal(one, other)
+    assert dropped(x, 0.25, None) is x and dropped(x, 0.0, jax.random.key(0)) is x
+
+
+def test_a_place_drops_what_its_experts_see_and_not_what_the_base_sees():
+    config, whole = CONFIGS["encoder"], adapted_by("encoder", soft)
+    cut = replace(whole, places=((LINEARS, Lora("output", soft, dropout=1.0 - 1e-6)),))
+    arrays, batch, bank = arrays_of(config), batch_of(), bank_of(config)
+    hidden = run(whole, arrays, batch).hidden
+    same(run(cut, arrays, batch).hidden, hidden)
+    bare = run(whole, arrays | {"bank": bank._replace(alive=jnp.zeros_like(bank.alive))}, batch).hidden
+    close(run(cut, arrays, batch, key=jax.random.key(0)).hidden, bare)
+    assert np.abs(hidden - bare).max() > 0.1

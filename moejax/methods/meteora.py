@@ -4,8 +4,9 @@ Use: z = x G^T; w = softmax over the top-k of z / T; y = W x + sum_{i in K} w_i 
 Training, on the experts' pooled data: task loss + 50 * cross-entropy(softmax(z), the row's own expert), over all
 experts and without T, averaged over the real tokens and all gates; the logits are summed where they are made and
 never kept. With k = 1 every w is 1, and the second term alone trains the gates.
-The paper freezes the experts (the default); the released script trains them too (`train_loras`). The task loss
-here is that of the answer; the release scores the prompt's tokens as well.
+The paper freezes the experts (the default); the released script trains them too, a tenth of their inputs dropped
+(`train_loras`; here one draw for all experts of a site). The task loss here is that of the answer; the release scores
+the prompt's tokens as well.
 Source: Xu et al. 2024 (2405.13053), and its released code for the loss, its weight 50 and the clipping at 0.3.
 """
 
@@ -39,6 +40,8 @@ from moejax.types import Batch, PyTree, Weights
 class Config:
     """k chosen experts, temperature T of their weights (a knob), weight of the task identity, and training.
 
+    dropout: share of the experts' inputs that is dropped while they are trained, with `train_loras`.
+
     The release trains 28 experts of a 13B base for 15,000 steps of 32 rows at 5e-4.
     """
 
@@ -46,6 +49,7 @@ class Config:
     temperature: float = 1.0
     identity: float = 50.0
     train_loras: bool = False
+    dropout: float = 0.1
     steps: int = 200
     batch: int = 32
     rate: float = 5e-3
@@ -132,10 +136,11 @@ def fit(config: Config, base: Base, pool: Pool, grants: Grants, work: Any) -> Fi
     start = {"places": places, "knobs": {"temperature": jnp.float32(config.temperature)}}
     arrays = METHOD.arrays(config, base, pool, Fitted(start, pool.names))
     free = {"router": {"places": places}} | (trainable(pool.bank) if config.train_loras else {})
+    place = Lora("output", Score(config.k), dropout=config.dropout if config.train_loras else 0.0)
     trained = work.train(
-        "gates", Adapted(base.model, ((LINEARS, Identified(Lora("output", Score(config.k)))),)), arrays, free,
+        "gates", Adapted(base.model, ((LINEARS, Identified(place)),)), arrays, free,
         pooled(rows, pool.names, config.batch, work.seed), Optimiser(config.rate, config.steps, 0.05, clip=0.3),
-        objective=Loss(config.identity), record=True,
+        objective=Loss(config.identity), record=True, random=config.train_loras,
     )  # fmt: skip
     bank = with_factors(pool.bank, trained) if config.train_loras else None
     return Fitted(start | trained["router"], pool.names, bank, trained=count(free))

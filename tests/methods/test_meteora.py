@@ -159,6 +159,22 @@ def test_the_experts_are_frozen_unless_they_are_asked_for():
     assert (frozen.trained, free.trained) == (gates, gates + factors)
 
 
+def test_inputs_are_dropped_where_the_experts_are_trained_and_nowhere_else(tmp_path):
+    world = worlds.standard("encoder")
+
+    def at(name, **options):
+        return fit(world, tmp_path / name, **options)
+
+    kept, some, again = (
+        at(name, train_loras=True, dropout=share) for name, share in (("a", 0.0), ("b", 0.5), ("c", 0.5))
+    )
+    for path, stack in kept.bank.sites.items():
+        assert not np.allclose(some.bank.sites[path].a, stack.a)
+        np.testing.assert_array_equal(some.bank.sites[path].a, again.bank.sites[path].a)
+    frozen, other = (at(name, dropout=share).router["places"] for name, share in (("d", 0.0), ("e", 0.5)))
+    jax.tree.map(np.testing.assert_array_equal, frozen, other)
+
+
 def test_the_temperature_is_a_knob_that_compiles_nothing():
     world, fitted = worlds.standard("decoder"), worlds.fitted("decoder", "meteora")
     batch = worlds.batch(world)
