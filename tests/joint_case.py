@@ -21,7 +21,8 @@ CONFIGS = {
     "decoder": DecoderConfig(vocab=40, width=16, layers=3, heads=4, kv_heads=2, hidden=24),
     "encoder": EncoderConfig(vocab=40, width=16, layers=3, heads=2, hidden=24, positions=32),
 }
-CLOSE = {"rtol": 0, "atol": 1e-5}  # scan against an unrolled loop, float32, states up to 3: 80 roundings; CPUs differ
+CLOSE = {"rtol": 0, "atol": 1e-5}
+"""A scan against an unrolled loop in float32: states up to 3 after some 80 roundings, and CPUs differ in them."""
 
 
 QUICK = {"xla_backend_optimization_level": 0}  # most of a tiny test is compiling
