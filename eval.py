@@ -7,12 +7,12 @@ from pathlib import Path
 
 from rich.console import Console
 
-from moejax import compare_stage, report_stage, stages
 from moejax.cli import main
 from moejax.config import FREE, Config, by_seed, plain
 from moejax.evaluate import table
 from moejax.evaluate.results import averaged
-from moejax.scene import make_scene
+from moejax.stages import compare, make, report
+from moejax.stages.scene import make_scene
 from moejax.train.run_folder import open_run, write_json
 
 
@@ -23,19 +23,19 @@ def evaluate(config: Config, command: str = "") -> None:
     for one in by_seed(config):
         with open_run(one.run, plain(one), FREE, one.accept_code) as run:
             scene = make_scene(one, run, console)
-            pool = stages.make_experts(one, scene, run, console)
+            pool = make.experts(one, scene, run, console)
             if one.pool is not None:  # experts of one's own: no train.py came before
-                pool = stages.contribute(one, scene, pool, run, console)
-                stages.fit_routers(one, scene, pool, run, console)
-            found.append(compare_stage.compare(one, scene, pool, run, console))
+                pool = make.contributions(one, scene, pool, run, console)
+                make.routers(one, scene, pool, run, console)
+            found.append(compare.compare(one, scene, pool, run, console))
             run.finish(found[-1])
-            parts.append(report_stage.gather(one, scene, pool, run))
-            path = report_stage.write(run.folder, found[-1], parts[-1], command)
+            parts.append(report.gather(one, scene, pool, run))
+            path = report.write(run.folder, found[-1], parts[-1], command)
     if config.seeds:
         found.append(averaged(found))
         write_json(Path(config.run) / "results.json", found[-1])
         note = f"Routing and learning curves are those of seed {config.seeds[0]}; each seed has a report of its own."
-        path = report_stage.write(Path(config.run), found[-1], parts[0], command, note)
+        path = report.write(Path(config.run), found[-1], parts[0], command, note)
     table.show(found[-1], console)
     console.print(f"report: {path}", markup=False, highlight=False, soft_wrap=True)
 

@@ -4,10 +4,10 @@ import sys
 
 from rich.console import Console
 
-from moejax import stages
 from moejax.cli import main
 from moejax.config import FREE, Config, by_seed, plain
-from moejax.scene import make_scene
+from moejax.stages import make
+from moejax.stages.scene import make_scene
 from moejax.train.run_folder import open_run
 
 
@@ -18,9 +18,9 @@ def train(config: Config) -> None:
         with open_run(one.run, plain(one), FREE, one.accept_code) as run:
             console.print(f"run {one.run}, seed {one.seed}", markup=False)
             scene = make_scene(one, run, console)
-            pool = stages.make_experts(one, scene, run, console)
-            pool = stages.contribute(one, scene, pool, run, console)
-            stages.fit_routers(one, scene, pool, run, console)
+            pool = make.experts(one, scene, run, console)
+            pool = make.contributions(one, scene, pool, run, console)
+            make.routers(one, scene, pool, run, console)
 
 
 if __name__ == "__main__":

@@ -15,19 +15,7 @@ FLOORS = (
     ("site", "joint", "adapted", "places", "contract"),
     ("train", "evaluate", "report"),
     ("methods",),
-    (
-        "config",
-        "load_config",
-        "method_row",
-        "cli",
-        "scene",
-        "stages",
-        "compare_stage",
-        "report_stage",
-        "advise",
-        "commands",
-        "__main__",
-    ),
+    ("config", "load_config", "method_row", "cli", "stages", "advise", "commands", "__main__"),
 )
 FLOOR = {part: number for number, parts in enumerate(FLOORS) for part in parts}
 STRANGERS = (

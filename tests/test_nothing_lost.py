@@ -13,7 +13,7 @@ import tiny_folder
 from conftest import cache_folder
 
 from moejax.cli import main
-from moejax.scene import _check_room
+from moejax.stages.scene import _check_room
 from moejax.train.run_folder import open_run
 from moejax.types import UserError
 

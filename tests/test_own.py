@@ -24,7 +24,7 @@ from moejax.evaluate.grants import Grants
 from moejax.evaluate.labels import label_vectors
 from moejax.experts.pool import read_pool
 from moejax.models.weights import load
-from moejax.scene import make_scene
+from moejax.stages.scene import make_scene
 from moejax.train.run_folder import open_run
 from moejax.types import Batch
 
@@ -138,7 +138,7 @@ def test_a_second_time_computes_nothing(done, my, monkeypatch):
     def never(*args, **kwargs):
         raise AssertionError("a stage ran again")
 
-    for name in ("stages.router_file.save", "compare_stage.answers", "train.features._below"):
+    for name in ("stages.make.router_file.save", "stages.compare.answers", "train.features._below"):
         monkeypatch.setattr(f"moejax.{name}", never)
     monkeypatch.setattr("moejax.train.work.Work.train", never)
     again = evaluate(*command(my, "--methods", QUICK, "--run", str(my.parent / "run")))

@@ -107,10 +107,10 @@ def test_a_second_time_skips_what_is_done_and_gives_the_same(done, monkeypatch):
     def never(*args, **kwargs):
         raise AssertionError("a stage ran again")
 
-    monkeypatch.setattr("moejax.stages.train_together", never)
-    monkeypatch.setattr("moejax.compare_stage.answers", never)
-    monkeypatch.setattr("moejax.report_stage.routing.look", never)
-    monkeypatch.setattr("moejax.stages.router_file.save", never)
+    monkeypatch.setattr("moejax.stages.make.train_together", never)
+    monkeypatch.setattr("moejax.stages.compare.answers", never)
+    monkeypatch.setattr("moejax.stages.report.routing.look", never)
+    monkeypatch.setattr("moejax.stages.make.router_file.save", never)
     train_script.train(done)
     eval_script.evaluate(done)
     assert results(done) == before

@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import shutil
 import time
 from collections.abc import Mapping
 from importlib import import_module
@@ -19,27 +20,38 @@ class Metrics:
         self.path = folder / "metrics.jsonl"
         _drop_half_a_line(self.path)
         self.file = open(self.path, "a", encoding="utf-8")  # noqa: SIM115, closed on exit
-        self.board = None
-        if find_spec("tensorboardX"):
-            self.board = import_module("tensorboardX").SummaryWriter(str(folder / "tensorboard"))
+        self.board = self._open_board()
+
+    def _open_board(self) -> Any:
+        if not find_spec("tensorboardX"):
+            return None
+        return import_module("tensorboardX").SummaryWriter(str(self.path.with_name("tensorboard")))
 
     def write(self, record: Mapping[str, Any]) -> None:
         """Append a record with the time. A number that is not finite is written as null.
 
-        TensorBoard gets the numbers of a record that has a `step`, under the name of its `loop`.
+        TensorBoard gets the numbers of a record that has a `step`, under its `stage` and `loop`.
         """
         plain = {name: None if _is_not_finite(value) else value for name, value in record.items()}
-        self.file.write(json.dumps({"time": round(time.time(), 3), **plain}, ensure_ascii=False) + "\n")
+        plain = {"time": round(time.time(), 3), **plain}
+        self.file.write(json.dumps(plain, ensure_ascii=False) + "\n")
         self.file.flush()
-        if self.board is not None and "step" in record:
-            for name, value in record.items():
-                if name != "step" and isinstance(value, int | float):
-                    self.board.add_scalar(f"{record.get('loop', 'run')}/{name}", value, record["step"])
+        self._show(plain)
+
+    def _show(self, record: Mapping[str, Any]) -> None:
+        if self.board is None or "step" not in record:
+            return
+        where = [record[part] for part in ("stage", "loop") if part in record] or ["run"]
+        for name, value in record.items():
+            if name not in ("step", "time") and isinstance(value, int | float):
+                self.board.add_scalar(
+                    "/".join([*where, name]), value, record["step"], walltime=record["time"]
+                )
 
     def cut(self, step: int, **where: Any) -> None:
         """Drop the records of a loop from `step` on, for a run that is resumed there; `where` says which loop.
 
-        TensorBoard's files are left as they are: it shows such steps twice.
+        TensorBoard's files are made again from what is kept.
         """
         self.file.flush()
         before = self.path.read_text(encoding="utf-8").splitlines(keepends=True)
@@ -51,6 +63,12 @@ class Metrics:
         self.file.close()
         os.replace(part, self.path)
         self.file = open(self.path, "a", encoding="utf-8")  # noqa: SIM115, closed on exit
+        if self.board is not None:
+            self.board.close()
+            shutil.rmtree(self.path.with_name("tensorboard"), ignore_errors=True)
+            self.board = self._open_board()
+            for line in kept:
+                self._show(json.loads(line))
 
     def __enter__(self) -> "Metrics":
         return self

@@ -12,7 +12,7 @@ from moejax.experts import files
 from moejax.experts.expert import Expert
 from moejax.experts.pool import Pool, read_pool
 from moejax.method_row import parse_row
-from moejax.stages import key_of
+from moejax.stages.make import key_of
 from moejax.train.contributed import Stage, contributed, digest, marked
 from moejax.train.run_folder import open_run
 from moejax.train.work import Work

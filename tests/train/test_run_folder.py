@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+from typing import ClassVar
 
 import pytest
 
@@ -265,29 +266,54 @@ def test_metrics_are_there_at_once_and_go_on(tmp_path):
     assert all(line["time"] > 1e9 for line in found)
 
 
-def test_tensorboard_gets_the_numbers_of_steps(tmp_path, monkeypatch):
-    seen = []
+class Board:
+    """tensorboardX's writer, which remembers what it was given; `lines` are those of all writers."""
 
-    class SummaryWriter:
-        def __init__(self, folder):
-            seen.append(folder)
+    lines: ClassVar[list] = []
 
-        def add_scalar(self, name, value, step):
-            seen.append((name, value, step))
+    def __init__(self, folder):
+        self.lines.append(folder)
 
-        def close(self):
-            seen.append("closed")
+    def add_scalar(self, name, value, step, walltime):
+        assert walltime > 1e9
+        self.lines.append((name, value, step))
 
+    def close(self):
+        self.lines.append("closed")
+
+
+@pytest.fixture
+def board(monkeypatch):
     module = type(sys)("tensorboardX")
-    monkeypatch.setattr(module, "SummaryWriter", SummaryWriter, raising=False)
+    monkeypatch.setattr(module, "SummaryWriter", Board, raising=False)
     monkeypatch.setitem(sys.modules, "tensorboardX", module)
     monkeypatch.setattr(metrics, "find_spec", lambda name: name == "tensorboardX")
+    monkeypatch.setattr(Board, "lines", [])
+    return Board
+
+
+def test_tensorboard_gets_the_numbers_of_steps(tmp_path, board):
     with open_run(tmp_path, CONFIG) as run:
-        run.log({"loop": "experts", "step": 3, "loss": 0.5, "name": "words are left out"})
+        run.log({"stage": "experts", "loop": "gates", "step": 3, "loss": 0.5, "name": "words are left out"})
         run.log({"loss": 0.5})
-        run.log({"step": 4, "rows": 2})
-    assert seen == [
-        str(tmp_path / "tensorboard"), ("experts/loss", 0.5, 3), ("run/rows", 2, 4), "closed"
+        run.log({"step": 4, "rows": 2, "bad": math.nan})
+    assert board.lines == [
+        str(tmp_path / "tensorboard"), ("experts/gates/loss", 0.5, 3), ("run/rows", 2, 4), "closed"
+    ]  # fmt: skip
+
+
+def test_tensorboard_shows_no_step_twice_after_a_cut(tmp_path, board):
+    with open_run(tmp_path, CONFIG) as run:
+        (tmp_path / "tensorboard").mkdir()
+        (tmp_path / "tensorboard" / "events").write_text("of before")
+        for step in range(3):
+            run.log({"loop": "a", "step": step, "loss": 0.5})
+        board.lines.clear()
+        run.forget(1, loop="a")
+        run.log({"loop": "a", "step": 1, "loss": 0.25})
+        assert not (tmp_path / "tensorboard" / "events").exists()
+    assert board.lines == [
+        "closed", str(tmp_path / "tensorboard"), ("a/loss", 0.5, 0), ("a/loss", 0.25, 1), "closed"
     ]  # fmt: skip
 
 

@@ -5,8 +5,8 @@ import pytest
 import tiny
 from report_case import METRICS, records, results
 
-from moejax import report_stage
-from moejax.report_stage import Parts, read_metrics, some_rows, spread, words, write
+from moejax.stages import report as report_stage
+from moejax.stages.report import Parts, read_metrics, some_rows, spread, words, write
 
 
 class Tokenizer:

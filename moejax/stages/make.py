@@ -16,7 +16,7 @@ from moejax.experts import files
 from moejax.experts.pool import Pool, read_pool
 from moejax.method_row import MethodRow
 from moejax.methods import load
-from moejax.scene import Scene
+from moejax.stages.scene import Scene
 from moejax.train.contributed import Stage, contributed, digest
 from moejax.train.differences import differences
 from moejax.train.experts import train_together
@@ -43,7 +43,7 @@ def work_of(config: Config, run: RunFolder, *name: str, progress: bool = False) 
     return Work(folder, config.seed, log, config.checkpoint.every, progress, forget)
 
 
-def make_experts(config: Config, scene: Scene, run: RunFolder, console: Console) -> Pool:
+def experts(config: Config, scene: Scene, run: RunFolder, console: Console) -> Pool:
     """Train an expert for each held-in task, all in one program; then read them as anybody's folders are read.
 
     Experts that were given are not trained, and were read with the scene.
@@ -78,7 +78,7 @@ def _training_rows(scene: Scene, task: str) -> ArrayRows:
     return rows
 
 
-def contribute(config: Config, scene: Scene, pool: Pool, run: RunFolder, console: Console) -> Pool:
+def contributions(config: Config, scene: Scene, pool: Pool, run: RunFolder, console: Console) -> Pool:
     """Let contributors add what the methods of the table need of them, once for each method."""
     for row in _once_a_method(rows(config)):
         method = load(row.name)
@@ -118,7 +118,7 @@ def _once_a_method(some: Sequence[MethodRow]) -> Iterator[MethodRow]:
             yield row
 
 
-def fit_routers(config: Config, scene: Scene, pool: Pool, run: RunFolder, console: Console) -> None:
+def routers(config: Config, scene: Scene, pool: Pool, run: RunFolder, console: Console) -> None:
     """Fit every row of the table; one that reads a target is fitted once for each held-out task."""
     for row in rows(config):
         method, start = load(row.name), time.perf_counter()

@@ -11,14 +11,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from moejax.compare_stage import applied, used_on
 from moejax.config import Config, rows
 from moejax.evaluate import routing
 from moejax.experts.pool import Pool
 from moejax.method_row import MethodRow
 from moejax.report.page import page
-from moejax.scene import Scene
-from moejax.stages import key_of
+from moejax.stages.compare import applied, used_on
+from moejax.stages.make import key_of
+from moejax.stages.scene import Scene
 from moejax.train.rows import ArrayRows
 from moejax.train.run_folder import RunFolder, as_json, read_json, write_json
 from moejax.types import Batch

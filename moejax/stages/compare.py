@@ -20,8 +20,8 @@ from moejax.evaluate.results import provenance
 from moejax.experts.pool import Pool
 from moejax.method_row import MethodRow, short
 from moejax.methods import load
-from moejax.scene import Scene
-from moejax.stages import TARGET, asked, key_of
+from moejax.stages.make import TARGET, asked, key_of
+from moejax.stages.scene import Scene
 from moejax.train import tree_file
 from moejax.train.rows import ArrayRows
 from moejax.train.run_folder import RunFolder, read_json
