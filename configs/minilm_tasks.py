@@ -16,8 +16,8 @@ from moejax.train.optimiser import Optimiser
 METHODS = (
     "base", "uniform", "uniform(factor)", "arrow", "arrow(factor)",
     "phatgoose(steps=30, batch=16)", "average_activation",
-    "task_arithmetic", "token_gate(steps=60)", "multitask(steps=400)",
-    "best_single", "own_expert", "best_single(test)",
+    "task_arithmetic", "token_gate(steps=60)", "meteora(steps=60)", "multitask(steps=400)",
+    "best_single", "mole(steps=40, rate=3e-4)", "own_expert", "best_single(test)",
 )  # fmt: skip
 
 
@@ -54,8 +54,10 @@ def fast() -> Config:
             window=32, train_rows=512, validation_rows=40, test_rows=150,
         ),
         experts=replace(whole.experts, optimiser=Optimiser(5e-3, 50)),
-        methods=tuple(
-            {"phatgoose(steps=30, batch=16)": "phatgoose(steps=25, batch=16)", "token_gate(steps=60)": "token_gate",
-             "multitask(steps=400)": "multitask(steps=200)"}.get(name, name) for name in METHODS
+        methods=(
+            "base", "uniform", "uniform(factor)", "arrow", "arrow(factor)",
+            "phatgoose(steps=25, batch=16)", "average_activation",
+            "task_arithmetic", "token_gate", "meteora(steps=30)", "multitask(steps=200)",
+            "best_single", "mole(steps=20, rate=3e-4)", "own_expert", "best_single(test)",
         ),
     )  # fmt: skip

@@ -11,8 +11,8 @@ from moejax.config import Config
 from moejax.load_config import load_config
 
 MORE = (
-    "meteora(steps=40, rate=2e-2)", "meteora(k=1, steps=40, rate=2e-2)",
-    "mole(steps=60)", "mole(token, steps=60)", "mole(layer, steps=60)", "mole(matrix, steps=60)",
+    "meteora(steps=40)", "meteora(k=1, steps=40)", "mole(steps=40, rate=3e-4)", "mole(token, steps=40)",
+    "mole(layer, steps=40)", "mole(matrix, steps=60)",
 )  # fmt: skip
 
 
