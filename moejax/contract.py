@@ -14,9 +14,11 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
 import numpy as np
+from jaxtyping import Float
 
 from moejax.adapted import Adapted
 from moejax.experts.bank import Bank
+from moejax.experts.merge import Mode
 from moejax.experts.pool import Pool
 from moejax.models.base import Base
 from moejax.taxonomy import Card
@@ -110,6 +112,8 @@ class Method:
     contributed: tuple[str, ...] = ()
     """The fields of Config that `contribute` depends on."""
     grants: Callable[[Any], frozenset[str]] | None = None
+    merge: Callable[[Any, Pool, Fitted], tuple[Float[np.ndarray, "e"], Mode]] | None = None
+    """The weights of a merge that is the same for every request, and its mode; None where they vary."""
 
     def needs(self, config: Any) -> frozenset[str]:
         """The grants that this configuration reads."""

@@ -93,4 +93,6 @@ def _run(adapted, arrays, rows, expert):
     with joined(places, arrays["bank"], arrays["router"], batch, outer=outer):
         y, records = adapted.model.apply({"params": arrays["params"]}, rows, mutable=["routing"])
     weights = select.dense(records["routing"][PATH]["weights"][0], arrays["bank"].alive.shape[0])
+    if weights.ndim == 1:  # of the task: the same for every row
+        weights = jnp.broadcast_to(weights, (len(rows), *weights.shape))
     return y, y - rows @ arrays["params"][PATH]["kernel"], weights

@@ -11,8 +11,11 @@ import tiny
 import world as worlds
 
 from moejax.adapted import score, start, step
+from moejax.contract import Fitted
 from moejax.evaluate import router_file
 from moejax.experts import bank as banks
+from moejax.experts.merge import merged
+from moejax.experts.pool import pool_of
 from moejax.methods import load
 from moejax.types import AccessDenied, NotApplicable, UserError
 
@@ -74,6 +77,27 @@ def test_weights_have_the_rank_of_their_granularity_and_are_zero_off_the_selecti
         assert not w[~allowed].any()  # absent here, in a free slot, or in a layer that nobody adapts
         if axes.expert_selection == {"Sparse"}:
             assert (w != 0).sum(-1).max() <= getattr(fit.config, "k", 1)
+
+
+@both
+@pytest.mark.parametrize("line", [line for line, (name, _) in worlds.LINES.items() if load(name).merge])
+def test_a_merge_does_what_the_router_does(kind, line):
+    fit, world = worlds.fitted(kind, line), worlds.standard(kind)
+    batch, bank = worlds.batch(world), fit.arrays["bank"]
+    weights, mode = fit.method.merge(fit.config, fit.pool, fit.router)
+    one = merged(bank, weights, mode, "one")
+    alone = pool_of([one], world.base.sites, world.base.shapes, world.base.layers)
+    uniform = load("uniform")
+    arrays = uniform.arrays(
+        uniform.Config(), world.base, alone, Fitted({"places": {}, "knobs": {}}, ("one",))
+    )
+    adapted = uniform.adapt(uniform.Config(), world.base)
+    found, bare = (
+        np.asarray(score(adapted, arrays | {"bank": some}, batch)[0])
+        for some in (alone.bank, worlds.silent(alone).bank)
+    )
+    assert np.abs(found - bare).max() > 1e-3
+    np.testing.assert_allclose(found, worlds.scores(fit, batch), **CLOSE)
 
 
 @both

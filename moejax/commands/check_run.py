@@ -6,8 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from moejax.commands import check_base, check_experts
+from moejax.commands import check_experts
 from moejax.commands.findings import Findings, plural
+from moejax.commands.run_parts import base_of, config_of, experts_of
 from moejax.evaluate import router_file
 from moejax.experts.pool import Pool, read_pool
 from moejax.methods import load as method_of
@@ -21,11 +22,11 @@ from moejax.types import UserError
 def router(folder: Path, base: Base | None) -> Findings:
     """A router's folder; where it stands in a run, against the experts and the base of that run."""
     root = folder.resolve().parent.parent
-    config = _config(root)
+    config = config_of(root)
     if config is None:
         return _router(folder, base, None)
-    base = base or _base(config)
-    experts = _experts(root, config)
+    base = base or base_of(config)
+    experts = experts_of(root, config)
     return _router(folder, base, None if base is None else _pool(experts, base))
 
 
@@ -38,7 +39,7 @@ def run(folder: Path, base: Base | None) -> Findings:
                 read_json(path)
         except UserError as error:
             found.faults.append(str(error))
-    config = _config(folder)
+    config = config_of(folder)
     if config is None:
         if not found.faults:
             found.faults.append(f"{folder / 'config.json'}: not that of a run: expected 'config' and 'keys'")
@@ -49,12 +50,12 @@ def run(folder: Path, base: Base | None) -> Findings:
         found.warnings.append(
             f"made by other code ({known.get('code')} there, {code} here): say --accept-code"
         )
-    base = base or _base(config)
+    base = base or base_of(config)
     if base is not None and known.get("base") not in (None, base.fingerprint):
         found.faults.append(
             f"{folder / 'config.json'}: the run is of base {known['base']}, not of {base.fingerprint}"
         )
-    experts, pool = _experts(folder, config), None
+    experts, pool = experts_of(folder, config), None
     if experts.is_dir():
         found.parts.append(check_experts.experts(experts, base))
         pool = None if base is None else _pool(experts, base)
@@ -62,33 +63,6 @@ def run(folder: Path, base: Base | None) -> Findings:
         if path.is_dir():
             found.parts.append(_router(path, base, pool, refits=bool(config.get("pool"))))
     return found
-
-
-def _config(folder: Path) -> dict[str, Any] | None:
-    """The configuration in a run's config.json; None where there is none."""
-    try:
-        record = read_json(folder / "config.json")
-    except (UserError, OSError):
-        return None
-    whole = (
-        isinstance(record, dict)
-        and isinstance(record.get("config"), dict)
-        and isinstance(record.get("keys"), dict)
-    )
-    return record["config"] if whole else None
-
-
-def _experts(root: Path, config: dict[str, Any]) -> Path:
-    """The experts of a run: its own, or those that it was given."""
-    return Path(config["pool"]) if config.get("pool") else root / "experts"
-
-
-def _base(config: dict[str, Any]) -> Base | None:
-    """The base of a run, if it is at hand."""
-    try:
-        return check_base.load(str(config["base"]["source"]))
-    except (UserError, KeyError, TypeError):
-        return None
 
 
 def _pool(folder: Path, base: Base) -> Pool | None:

@@ -17,6 +17,7 @@ TABLE: dict[str, str] = {
     "base": "moejax.methods.bare",
     "best_single": "moejax.methods.best_single",
     "granularity": "moejax.methods.granularity",
+    "lorahub": "moejax.methods.lorahub",
     "meteora": "moejax.methods.meteora",
     "mole": "moejax.methods.mole",
     "multitask": "moejax.methods.multitask",

@@ -10,9 +10,12 @@ from typing import Any, Literal
 
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Float
 
 from moejax.adapted import Adapted
 from moejax.contract import Fitted, Grants, Method
+from moejax.experts.bank import size
+from moejax.experts.merge import Mode
 from moejax.experts.pool import Pool
 from moejax.models.base import Base
 from moejax.places import LINEARS, Lora
@@ -71,4 +74,9 @@ def fit(config: Config, base: Base, pool: Pool, grants: Grants, work: Any) -> Fi
     return found._replace(chosen={"expert": f"{len(rows)} labelled {config.rows} rows"})
 
 
-METHOD = Method(CARD, Config, adapt, fit=fit, grants=needs)
+def merge(config: Config, pool: Pool, fitted: Fitted) -> tuple[Float[np.ndarray, "e"], Mode]:
+    """All weight on the expert that was chosen."""
+    return np.eye(size(pool.bank), dtype=np.float32)[int(fitted.router["model"]["expert"])], "output"
+
+
+METHOD = Method(CARD, Config, adapt, fit=fit, grants=needs, merge=merge)

@@ -9,9 +9,11 @@ from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Float
 
 from moejax.adapted import Adapted
 from moejax.contract import Fitted, Grants, Method
+from moejax.experts.merge import Mode
 from moejax.experts.pool import Pool
 from moejax.models.base import Base
 from moejax.places import LINEARS, Lora, Uniform
@@ -60,4 +62,9 @@ def fit(config: Config, base: Base, pool: Pool, grants: Grants, work: Any) -> Fi
     return found._replace(chosen={"lambda": "validation rows of the experts' tasks"})
 
 
-METHOD = Method(CARD, Config, adapt, fit=fit)
+def merge(config: Config, pool: Pool, fitted: Fitted) -> tuple[Float[np.ndarray, "e"], Mode]:
+    """lambda on every expert."""
+    return np.asarray(pool.bank.alive, np.float32) * float(fitted.router["knobs"]["lambda"]), "output"
+
+
+METHOD = Method(CARD, Config, adapt, fit=fit, merge=merge)

@@ -6,10 +6,14 @@ Source: the average of card "static merging", e.g. AdapterSoup (2302.07027) and 
 """
 
 from dataclasses import dataclass
-from typing import Literal
+
+import numpy as np
+from jaxtyping import Float
 
 from moejax.adapted import Adapted
-from moejax.contract import Method
+from moejax.contract import Fitted, Method
+from moejax.experts.merge import Mode
+from moejax.experts.pool import Pool
 from moejax.models.base import Base
 from moejax.places import LINEARS, Lora, Uniform
 from moejax.taxonomy import Card, infobox
@@ -26,7 +30,7 @@ CARD = Card(
 class Config:
     """Whether updates (`output`) or factors (`factor`) are averaged."""
 
-    aggregation: Literal["output", "factor"] = "output"
+    aggregation: Mode = "output"
 
 
 def adapt(config: Config, base: Base) -> Adapted:
@@ -34,4 +38,10 @@ def adapt(config: Config, base: Base) -> Adapted:
     return Adapted(base.model, ((LINEARS, Lora(config.aggregation, Uniform())),))
 
 
-METHOD = Method(CARD, Config, adapt)
+def merge(config: Config, pool: Pool, fitted: Fitted) -> tuple[Float[np.ndarray, "e"], Mode]:
+    """One over the number of experts."""
+    alive = np.asarray(pool.bank.alive, np.float32)
+    return alive / max(alive.sum(), 1.0), config.aggregation
+
+
+METHOD = Method(CARD, Config, adapt, merge=merge)

@@ -1,0 +1,44 @@
+"""One expert made of several, where the weights are the same for every request: what PEFT can load and serve."""
+
+from typing import Literal
+
+import numpy as np
+from jaxtyping import Float
+
+from moejax.experts.bank import Bank, Stack
+from moejax.experts.expert import Expert
+from moejax.experts.lora import Lora
+
+Mode = Literal["output", "factor"]
+
+
+def merged(bank: Bank, weights: Float[np.ndarray, "e"], mode: Mode, name: str) -> Expert:
+    """The expert that does what this bank does under task weights, at every site where it does anything.
+
+    `output`: A = [A_e, …] one under the other, B = [w_e s_e B_e, …], of rank sum r over the experts with a weight;
+    `factor`: A = sum w_e A_e, B = sum w_e s_e B_e, of the largest rank. Its scale is 1.
+    """
+    loras = {}
+    for path, stack in bank.sites.items():
+        for layer, slot in enumerate(np.asarray(stack.slot)):
+            if (
+                slot >= 0
+                and (one := _at(stack, int(slot), weights * np.asarray(bank.alive), mode)) is not None
+            ):
+                loras[path, layer] = one
+    return Expert(name, {}, loras)
+
+
+def _at(stack: Stack, slot: int, weights: Float[np.ndarray, "e"], mode: Mode) -> Lora | None:
+    """The merge at one site; None where it is zero."""
+    a, b, scale, present = (np.asarray(leaf[slot]) for leaf in stack[:4])
+    w = weights * present
+    if mode == "factor":
+        down, up = np.einsum("e,erd->rd", w, a), np.einsum("e,erf->rf", w * scale, b)
+    else:
+        used = np.flatnonzero(w)
+        down, up = (leaf[used].reshape(-1, leaf.shape[-1]) for leaf in (a, b * (w * scale)[:, None, None]))
+    kept = down.any(axis=1) & up.any(axis=1)  # what fills a smaller rank, or adds nothing
+    if not kept.any():
+        return None
+    return Lora(down[kept].astype(np.float32), up[kept].astype(np.float32), float(kept.sum()))
