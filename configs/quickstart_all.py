@@ -11,8 +11,10 @@ from moejax.config import Config
 from moejax.load_config import load_config
 
 MORE = (
-    "meteora(steps=40)", "meteora(k=1, steps=40)", "mole(steps=40, rate=3e-4)", "mole(token, steps=40)",
-    "mole(layer, steps=40)", "mole(matrix, steps=60)",
+    "loraretriever", "loraretriever(selection)", "loraretriever(fusion)", "loraretriever(shelf)",
+    "loraretriever(centroids)", "lorahub", "lorahub(output)",
+    "meteora(steps=40)", "meteora(k=1, steps=40)",
+    "mole(steps=40, rate=3e-4)", "mole(token, steps=40)", "mole(layer, steps=40)", "mole(matrix, steps=60)",
 )  # fmt: skip
 
 

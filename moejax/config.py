@@ -100,6 +100,9 @@ class Config:
     seeds: tuple[int, ...] = ()
     """Several runs, one a seed, in run/seed-N, and their mean in one table; none: the one seed."""
     base: BaseConfig = BaseConfig()
+    embedder: str = ""
+    """Encoder of the sentence vectors that some routers compare: a folder, a name on the hub, or `minilm`; empty: the
+    base itself."""
     data: DataConfig = DataConfig()
     experts: Recipe = Recipe()
     pool: Annotated[str | None, arg(aliases=["--experts"])] = None

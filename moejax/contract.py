@@ -9,7 +9,7 @@ A method turns a pool of experts, and only the data that it is granted, into a r
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
@@ -21,7 +21,7 @@ from moejax.experts.bank import Bank
 from moejax.experts.merge import Mode
 from moejax.experts.pool import Pool
 from moejax.models.base import Base
-from moejax.taxonomy import Card
+from moejax.taxonomy import Axes, Card
 from moejax.types import Batch, PyTree
 
 
@@ -33,6 +33,10 @@ class Rows(Protocol):
 
     def take(self, index: np.ndarray) -> Batch:
         """The batch of these rows, in this order, in numpy arrays."""
+        ...
+
+    def texts(self, index: np.ndarray) -> list[str]:
+        """What the requests of these rows say, in words; never the answers."""
         ...
 
 
@@ -76,12 +80,17 @@ class Fitted(NamedTuple):
     chosen: Mapping[str, str] = {}
 
 
+def on_disk(extra: str, base: Base) -> str:
+    """The name of an extra in an expert's folder: the `mean` of texts is one encoder's, `mean@NAME`."""
+    return f"{extra}@{base.embedder.name}" if extra == "mean" and base.embedder else extra
+
+
 def count(tree: PyTree) -> int:
     """How many numbers a tree holds."""
     return sum(int(np.size(leaf)) for leaf in jax.tree.leaves(tree))
 
 
-Extras = dict[str, dict[str, Any]]  # extra -> path -> [s, d], of one expert
+Extras = dict[str, Any]  # of one expert: extra -> path -> [s, …], or one array, or the list of its samples
 
 
 def nothing_fitted(config: Any, base: Base, pool: Pool, grants: Grants, work: Any) -> Fitted:
@@ -101,7 +110,7 @@ def plain_arrays(config: Any, base: Base, pool: Pool, fitted: Fitted) -> dict[st
 
 @dataclass(frozen=True)
 class Method:
-    """One method under the contract; `needs` defaults to what its card lists."""
+    """One method under the contract; `needs` and `extras` default to what its card lists."""
 
     card: Card
     Config: type
@@ -112,9 +121,20 @@ class Method:
     contributed: tuple[str, ...] = ()
     """The fields of Config that `contribute` depends on."""
     grants: Callable[[Any], frozenset[str]] | None = None
+    handed: Callable[[Any], frozenset[str]] | None = None
+    extend: Callable[[Any, Base, Pool, Fitted], Fitted] | None = None
+    """An open method's router for another pool, from the one that was fitted; None: its fit reads experts alone."""
+    query: bool = False
+    """Whether it looks at `Batch.query`, the request's sentence vector."""
+    modes: Mapping[str, Axes] = field(default_factory=dict)
+    """Named modes that stand elsewhere in the taxonomy than the card says."""
     merge: Callable[[Any, Pool, Fitted], tuple[Float[np.ndarray, "e"], Mode]] | None = None
     """The weights of a merge that is the same for every request, and its mode; None where they vary."""
 
     def needs(self, config: Any) -> frozenset[str]:
         """The grants that this configuration reads."""
         return self.grants(config) if self.grants else frozenset(self.card.grants)
+
+    def extras(self, config: Any) -> frozenset[str]:
+        """The extras of each expert that this configuration reads."""
+        return self.handed(config) if self.handed else frozenset(self.card.extras)

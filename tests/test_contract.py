@@ -11,7 +11,7 @@ import tiny
 import world as worlds
 
 from moejax.adapted import score, start, step
-from moejax.contract import Fitted
+from moejax.contract import Fitted, on_disk
 from moejax.evaluate import router_file
 from moejax.experts import bank as banks
 from moejax.experts.merge import merged
@@ -165,7 +165,7 @@ def test_a_row_is_the_same_among_others_and_however_padded(kind, line):
     moved = {}  # row 1 becomes row 3, three places to the right, among other rows
     for name, leaf in batch._asdict().items():
         if leaf is not None:
-            row = jnp.roll(leaf[1], 3) if leaf.ndim == 2 and name != "choices" else leaf[1]
+            row = jnp.roll(leaf[1], 3) if leaf.ndim == 2 and name not in ("choices", "query") else leaf[1]
             moved[name] = getattr(other, name).at[3].set(row)
     after, again = worlds.look(fit, batch._replace(**moved))
     real = np.asarray(batch.mask[1])
@@ -231,7 +231,8 @@ def test_an_appended_expert_joins_an_open_router_and_compiles_nothing(kind, line
 
     def joined(pool, name):
         pool = pool.append(tiny.expert(world.base, name))
-        extras = {extra: stand_in(pool, extra) for extra in fit.method.card.extras}
+        names = [on_disk(extra, world.base) for extra in fit.method.extras(fit.config)]
+        extras = {name: stand_in(pool, name) for name in names}
         pool = pool.with_extras({name: extras})
         router, pool = router_file.load(tmp_path, fit.method, fit.config, world.base, pool)
         return pool, worlds.look(fit, batch, fit.method.arrays(fit.config, world.base, pool, router))
@@ -247,8 +248,12 @@ def test_an_appended_expert_joins_an_open_router_and_compiles_nothing(kind, line
 
 
 def stand_in(pool, extra):
-    """What a contributor might hand over."""
+    """What the last expert's contributor might hand over."""
     rng = np.random.default_rng(3)
+    if extra == "samples":
+        return [{"input": "3 1 4"}, {"input": "1 5 9"}]
+    if extra.startswith("mean"):  # of a text that one of the requests says
+        return np.asarray(worlds.batch(worlds.standard("encoder")).query[len(pool.names) % 4])
     return {path: rng.normal(size=s.a.shape[::3]).astype(np.float32) for path, s in pool.bank.sites.items()}
 
 
@@ -270,7 +275,9 @@ def test_cached_decoding_is_the_uncached_forward(line):
     short = jnp.arange(full.tokens.shape[1])[None] >= jnp.arange(4)[:, None] % 3  # padded on the left
     full = full._replace(mask=real & short, prompt=real & short & (jnp.arange(12) < 4)[None])
     wanted = worlds.scores(fit, full)
-    given = jax.tree.map(lambda leaf: leaf[:, :4] if leaf.ndim == 2 else leaf, full)
+    given = jax.tree.map(lambda leaf: leaf[:, :4] if leaf.ndim == 2 else leaf, full)._replace(
+        query=full.query
+    )
     logits, state = START(fit.adapted, fit.arrays, given, 2)
     for i in (4, 5):
         got = jnp.take_along_axis(jax.nn.log_softmax(logits), full.tokens[:, i, None], axis=1)
@@ -327,11 +334,11 @@ def test_what_is_read_is_what_the_card_says(kind, line):
         allowed = worlds.grants(world, needs - {denied})
         with pytest.raises(AccessDenied, match=denied):
             method.fit(fit.config, world.base, fit.pool, allowed, worlds.nowhere())
-    for extra in sorted(method.card.extras):
+    for extra in sorted(method.extras(fit.config)):
         with pytest.raises(AccessDenied, match=extra):
-            method.fit(fit.config, world.base, fit.pool.allow(*method.card.extras - {extra}),
+            method.fit(fit.config, world.base, fit.pool.allow(*method.extras(fit.config) - {extra}),
                        worlds.grants(world, needs), worlds.nowhere())  # fmt: skip
-        bare = world.pool.allow(*method.card.extras)
+        bare = world.pool.allow(*method.extras(fit.config))
         with pytest.raises(NotApplicable, match=f"ann has no {extra}"):
             method.fit(fit.config, world.base, bare, worlds.grants(world, needs), worlds.nowhere())
     allowed = worlds.grants(world, needs)

@@ -1,5 +1,6 @@
 """Small things made on the spot: bases, rows, experts and pools for tests."""
 
+import zlib
 from dataclasses import replace
 from functools import cache
 
@@ -25,9 +26,19 @@ CONFIGS = {
 EVERYWHERE, ON_TOP = "layers/attn/q", "layers/mlp/down"  # adapted in both layers, and in the upper one alone
 
 
+class Embedder:
+    """Vectors of texts drawn by their hash: what a sentence encoder is to a router, without one."""
+
+    name = "by-hash"
+
+    def __call__(self, texts):
+        drawn = [np.random.default_rng(zlib.crc32(text.encode())).normal(size=6) for text in texts]
+        return np.float32([vector / np.linalg.norm(vector) for vector in drawn]).reshape(-1, 6)
+
+
 def fresh(kind: str, labels: int = 8) -> Base:
     """A random base; an encoder has label vectors."""
-    base = random_base(CONFIGS[kind])
+    base = replace(random_base(CONFIGS[kind]), embedder=Embedder())
     if kind == "decoder":
         return base
     vectors = np.random.default_rng(1).normal(size=(labels, base.model.config.width)).astype(np.float32)
@@ -59,15 +70,17 @@ def rows(base: Base, count: int, seed: int = 0, length: int = 8, width: int = 12
     rng = np.random.default_rng(seed)
     tokens = rng.integers(1, VOCAB, (count, width)).astype(np.int32)
     mask = np.arange(width)[None] < rng.integers(4, length + 1, count)[:, None]
-    batch = Batch(tokens, mask, mask)
+    words = [" ".join(map(str, line[real])) for line, real in zip(tokens, mask, strict=True)]
+    batch = Batch(tokens, mask, mask, query=None if base.embedder is None else base.embedder(words))
+    at = np.arange(count)
     if base.kind == "encoder":
         targets = rng.integers(0, CHOICES, count).astype(np.int32)
         choices = np.tile(np.arange(CHOICES, dtype=np.int32), (count, 1))
-        return ArrayRows(batch._replace(pool=mask, targets=targets, choices=choices), np.arange(count))
+        return ArrayRows(batch._replace(pool=mask, targets=targets, choices=choices), at, words)
     prompt = mask & (np.arange(width)[None] < 3)
     following = np.concatenate([tokens[:, 1:], tokens[:, :1]], axis=1)
     answer = np.roll(mask & ~prompt, -1, axis=1)  # positions whose next token is an answer's
-    return ArrayRows(batch._replace(prompt=prompt, targets=following, answer=answer), np.arange(count))
+    return ArrayRows(batch._replace(prompt=prompt, targets=following, answer=answer), at, words)
 
 
 def as_batch(some: Rows) -> Batch:

@@ -37,6 +37,8 @@ LINES: dict[str, tuple[str, dict[str, Any]]] = {name: (name, {}) for name in TAB
     "granularity(task)": ("granularity", {"grain": "task", "choose": "topk"}),
     "granularity(example)": ("granularity", {"grain": "example", "mix": "factor"}),
     "granularity(top1)": ("granularity", {"choose": "top1"}),
+    "loraretriever(fusion)": ("loraretriever", {"mode": "fusion", "encoder": "shelf"}),
+    "loraretriever(centroids)": ("loraretriever", {"encoder": "centroids", "mode": "selection"}),
     "lorahub(output)": ("lorahub", {"merge": "output"}),
     "meteora(train_loras)": ("meteora", {"train_loras": True}),
     "mole(token)": ("mole", {"mode": "token"}),
@@ -54,6 +56,7 @@ QUICK: dict[str, dict[str, Any]] = {  # settings that make a fit take a moment
     "task_arithmetic": {"rows": 6, "batch": 6, "grid": (0.2, 1.0)},
     "best_single": {"batch": 6},
     "lorahub": {"budget": 6, "search": "random"},
+    "loraretriever": {"k": 2, "samples": 3, "steps": 2},
     "meteora": {"steps": 2, "batch": ROWS, "rate": 0.1},
     "mole": {"steps": 2, "batch": 6, "rate": 0.1},
     "multitask": {"rank": 2, "steps": 2, "batch": ROWS, "rate": 1e-2},
@@ -98,7 +101,7 @@ def config(line: str, experts: int = len(NAMES)) -> Any:
     """The configuration of a line, with quick settings; each contributor's share of a batch of `ROWS`."""
     name, options = LINES[line]
     method = load(name)
-    share = {"batch": ROWS // experts} if method.contribute else {}
+    share = {"batch": ROWS // experts} if "batch" in method.contributed else {}
     return method.Config(**QUICK.get(name, {}) | share | options)
 
 
@@ -114,7 +117,7 @@ def contributed(world: World, line: str, folder: Path) -> Pool:
         rows = {name: world.data[name].train for name in given.names}
         settings = config(line, len(given.names))
         given = given.with_extras(method.contribute(settings, world.base, given, rows, Work(folder / "own")))
-    return given.allow(*method.card.extras)
+    return given.allow(*method.extras(config(line)))
 
 
 def fit(
@@ -193,4 +196,4 @@ def compiles() -> Iterator[list[str]]:
 
 def nowhere() -> Work:
     """Work of a fit that must not come to the end."""
-    return Work(Path(tempfile.gettempdir(), "nowhere"))
+    return Work(Path(tempfile.mkdtemp(), "nowhere"))

@@ -4,7 +4,7 @@ Training and validation rows only; test rows exist under the three named leaks a
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -24,13 +24,14 @@ class Target:
 
 
 class Handed:
-    """Rows as a method gets them: how many there are and batches of them, nothing of what they were cut from."""
+    """Rows as a method gets them: how many, batches of them and their words, nothing of what they were cut from."""
 
-    __slots__ = ("_count", "_take")
+    __slots__ = ("_count", "_take", "_texts")
 
     def __init__(self, rows: Rows, labels: bool = True):
         self._count = rows.__len__
         self._take = rows.take if labels else lambda index: without_answers(rows.take(index))
+        self._texts = rows.texts
 
     def __len__(self) -> int:
         return self._count()
@@ -38,6 +39,10 @@ class Handed:
     def take(self, index: np.ndarray) -> Batch:
         """The batch of these rows, in this order."""
         return self._take(index)
+
+    def texts(self, index: np.ndarray) -> list[str]:
+        """What the requests of these rows say."""
+        return self._texts(index)
 
 
 class Grants:
@@ -124,4 +129,4 @@ def without_answers(batch: Batch) -> Batch:
 def few(rows: ArrayRows, count: int, seed: int) -> ArrayRows:
     """`count` rows drawn without replacement by the seed (all of them when there are fewer)."""
     chosen = np.random.default_rng(seed).permutation(len(rows))[:count]
-    return ArrayRows(rows.whole, rows.index[np.sort(chosen)])
+    return replace(rows, index=rows.index[np.sort(chosen)])

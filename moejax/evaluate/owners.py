@@ -71,6 +71,10 @@ class NoRows:
         """Raises NotApplicable."""
         raise NotApplicable(self.why)
 
+    def texts(self, index: np.ndarray) -> list[str]:
+        """Raises NotApplicable."""
+        raise NotApplicable(self.why)
+
 
 class OwnData(dict[str, Split]):
     """Expert -> the rows of its own task; raises NotApplicable for an expert without any."""

@@ -64,11 +64,12 @@ def load(folder: Path, method: Method, config: Any, base: Base, pool: Pool) -> t
     changed = next(other_experts(record, pool), None)
     if changed and not method.card.open:
         raise UserError(f"{folder}: {changed}")
-    if changed:
-        return _extended(method, config, base, pool, router["knobs"]), pool
     names = tuple(record["experts"])
     bank = _bank(tree["bank"]) if "bank" in tree else None
-    return Fitted(router, names, bank, _arrays(tree.get("patch", {}))), _ordered(pool, names)
+    fitted = Fitted(router, names, bank, _arrays(tree.get("patch", {})))
+    return (
+        (_extended(method, config, base, pool, fitted), pool) if changed else (fitted, _ordered(pool, names))
+    )
 
 
 def read_record(folder: Path) -> dict[str, Any]:
@@ -108,11 +109,13 @@ def other_experts(record: Mapping[str, Any], pool: Pool) -> Iterator[str]:
         yield f"was fitted with {record['capacity']} expert slots; read the pool with that capacity or fit again"
 
 
-def _extended(method: Method, config: Any, base: Base, pool: Pool, knobs: Any) -> Fitted:
+def _extended(method: Method, config: Any, base: Base, pool: Pool, before: Fitted) -> Fitted:
     """An open method's router for another pool: its fit reads nothing but the experts; tuned knobs are kept."""
-    given = pool.allow(*method.card.extras)
+    given = pool.allow(*method.extras(config))
+    if method.extend is not None:
+        return method.extend(config, base, given, before)
     fitted = method.fit(config, base, given, Grants(frozenset(), {}), None)
-    return fitted._replace(router=fitted.router | {"knobs": fitted.router["knobs"] | knobs})
+    return fitted._replace(router=fitted.router | {"knobs": fitted.router["knobs"] | before.router["knobs"]})
 
 
 def _ordered(pool: Pool, names: tuple[str, ...]) -> Pool:

@@ -48,22 +48,26 @@ class Pool:
 
     def lacking(self, extra: str) -> tuple[str, ...]:
         """The experts without this extra; says nothing of its content, so needs no permission."""
-        return tuple(
-            name
-            for name, folder in zip(self.names, self.folders, strict=True)
-            if extra not in self.held.get(name, {}) and (folder is None or extra not in extras_.names(folder))
-        )
+        return tuple(name for name in self.names if extra not in self._extras_of(name))
+
+    def _extras_of(self, name: str) -> list[str]:
+        """The names of all extras of an expert."""
+        folder = self.folders[self.index(name)]
+        return sorted(self.held.get(name, {}).keys() | (extras_.names(folder) if folder else frozenset()))
 
     def extra(self, extra: str) -> tuple[Any, ...]:
-        """One value an expert, in the order of `names`, read now.
+        """One value an expert, in the order of `names`, read now. `mean@ENCODER` is allowed as `mean`.
 
         Raises AccessDenied when it is not allowed, NotApplicable when an expert lacks it.
         """
-        if extra not in self.allowed:
+        stem = extra.partition("@")[0]
+        if not {extra, stem} & self.allowed:
             raise AccessDenied(f"the extra {extra!r} was read, but only {sorted(self.allowed)} are granted")
         lacking = self.lacking(extra)
         if lacking:
-            raise NotApplicable(f"{lacking[0]} has no {extra}: its contributor must provide it")
+            others = [name for name in self._extras_of(lacking[0]) if name.startswith(f"{stem}@")]
+            has = f"{others[0]}, made by another encoder, and no {extra}" if others else f"no {extra}"
+            raise NotApplicable(f"{lacking[0]} has {has}: its contributor must provide it")
         slots = slots_of(self.bank)
         return tuple(
             self.held[name][extra]

@@ -18,6 +18,7 @@ TABLE: dict[str, str] = {
     "best_single": "moejax.methods.best_single",
     "granularity": "moejax.methods.granularity",
     "lorahub": "moejax.methods.lorahub",
+    "loraretriever": "moejax.methods.loraretriever",
     "meteora": "moejax.methods.meteora",
     "mole": "moejax.methods.mole",
     "multitask": "moejax.methods.multitask",

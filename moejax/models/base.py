@@ -1,16 +1,27 @@
 """A base model as a record: module, parameters, names of its linears, fingerprint, tokenizer on demand."""
 
 import hashlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import flax.linen as nn
 import numpy as np
+from jaxtyping import Float
 
 from moejax.models.families import canonical
 from moejax.types import PyTree
+
+
+@runtime_checkable
+class Embedder(Protocol):
+    """What makes vectors of texts (`embed.embedder`)."""
+
+    @property
+    def name(self) -> str: ...
+
+    def __call__(self, texts: Sequence[str]) -> Float[np.ndarray, "n q"]: ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,6 +36,7 @@ class Base:
     read_tokenizer  called once, at the first use of `tokenizer`
     folder        where it was read
     labels        encoder: label vectors that `Batch.choices` points into
+    embedder      texts -> unit vectors, with the `name` of encoder and rule; None where none is at hand
     """
 
     model: nn.Module
@@ -35,6 +47,7 @@ class Base:
     read_tokenizer: Callable[[], Any] | None = None
     folder: str | None = None
     labels: Any = None
+    embedder: Embedder | None = None
 
     @property
     def layers(self) -> int:

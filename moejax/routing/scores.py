@@ -4,6 +4,12 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 
+def unit(x: Float[Array, "*n d"]) -> Float[Array, "*n d"]:
+    """x / |x|; zero, with a zero gradient, where x is zero."""
+    square = jnp.sum(x**2, axis=-1, keepdims=True)
+    return x * jnp.where(square > 0, jnp.where(square > 0, square, 1.0) ** -0.5, 0.0)
+
+
 def standardise(x: Float[Array, "*n d"], eps: float = 1e-5) -> Float[Array, "*n d"]:
     """Layer normalisation without affine: (x - mean) / sqrt(var + eps), biased variance, in float32.
 

@@ -1,7 +1,7 @@
 """The stages of eval.py: every method answers the test rows, and the results of all are put side by side."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -61,7 +61,7 @@ def applied(config: Config, scene: Scene, pool: Pool, run: RunFolder, row: Metho
         (arrays, experts), test = known[target], scene.rows[name]["test"]
         if "test_task" in needs:
             owner = np.full(len(test.whole.tokens), experts.index(scene.experts_of()[name]), np.int32)
-            test = ArrayRows(test.whole._replace(expert=owner), test.index)
+            test = replace(test, whole=test.whole._replace(expert=owner))
         yield Applied(name, adapted, arrays, experts, test)
 
 
@@ -159,7 +159,7 @@ def _told(config: Config, row: MethodRow) -> dict[str, Any]:
         "label": short(row.label, config.methods),
         "row": row.label,
         "needs": sorted(needs),
-        "extras": sorted(method.card.extras),
+        "extras": sorted(method.extras(row.config)),
         "sight": sight(needs),
     }
 

@@ -9,7 +9,7 @@ from typing import Any
 from rich.console import Console
 
 from moejax.config import Config, rows
-from moejax.contract import Fitted, Split
+from moejax.contract import Fitted, Split, on_disk
 from moejax.evaluate import router_file
 from moejax.evaluate.grants import Grants, Target, few
 from moejax.experts import files
@@ -88,7 +88,9 @@ def contributions(config: Config, scene: Scene, pool: Pool, run: RunFolder, cons
         work = work_of(config, run, "contribute", row.name, progress=console.is_terminal)
         if scene.given is not None:
             where = Stage(run, stage, asked(row))
-            pool = contributed(method, row.config, scene.top, pool, own, where, work)
+            same = [load(r.name).extras(r.config) for r in rows(config) if r.name == row.name]
+            needed = {on_disk(extra, scene.base) for extra in frozenset().union(*same)}
+            pool = contributed(method, row.config, scene.top, pool, own, needed, where, work)
             shutil.rmtree(work.folder, ignore_errors=True)
         elif run.done(stage, key := asked(row)) is None:
             start = time.perf_counter()
@@ -166,7 +168,7 @@ def _fit(
     needs = method.needs(row.config)
     grants = Grants(needs, scene.own(), _target(config, scene, target))
     work = work_of(config, run, *_place(row, target)).within(digest(key_of(row, pool)))
-    allowed = pool.allow(*method.card.extras)
+    allowed = pool.allow(*method.extras(row.config))
     fitted = method.fit(row.config, scene.top, allowed, grants, work)
     router_file.save(run.router(row.label, target), method, row.config, scene.base, pool, fitted)
     return fitted

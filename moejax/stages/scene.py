@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from rich.console import Console
 
-from moejax.config import Config
+from moejax.config import Config, rows
 from moejax.contract import Split
 from moejax.data import generated, prepared
 from moejax.data.batch import collate, widest
@@ -17,12 +17,14 @@ from moejax.data.encode import encode
 from moejax.data.folder import named, read_folder
 from moejax.data.tasks import SPLITS, Task, data_hash, labels
 from moejax.data.tfds_sets import read_tfds
+from moejax.embed.embedder import Embedder, said
 from moejax.evaluate import owners
 from moejax.evaluate.labels import label_vectors
 from moejax.evaluate.owners import Experts, NoRows, OwnData, experts_of, said_tasks, split_tasks
 from moejax.experts import bank as banks
 from moejax.experts.pool import Pool, read_pool
 from moejax.experts.report import LoadReport
+from moejax.methods import load
 from moejax.models import minilm, weights
 from moejax.models.base import Base
 from moejax.models.block import slice_layers
@@ -139,7 +141,7 @@ def make_scene(config: Config, run: Any, console: Console) -> Scene:
         console.print(line, markup=False, soft_wrap=True)
     run.bind(data=data_hash(tasks.values()), base=base.fingerprint)
     phrases = labels(tasks.values())
-    base = replace(base, labels=label_vectors(base, phrases))
+    base = replace(base, labels=label_vectors(base, phrases), embedder=_embedder(config, base, run, console))
     parts = [(name, s, task.rows[s]) for name, task in tasks.items() for s in SPLITS if task.rows[s]]
     encoded = [
         encode(tasks[n], rows, base.tokenizer, config.data.window, base.kind, phrases) for n, _, rows in parts
@@ -153,7 +155,20 @@ def make_scene(config: Config, run: Any, console: Console) -> Scene:
     if given is not None:
         given, lowest = (contributed.marked(given[0], tasks_of), given[1]), banks.lowest(given[0].bank)
     top, whole = _upper(base, whole, lowest, run, console)
-    return Scene(base, top, held_in, held_out, tasks, _indexed(whole, parts), tasks_of, given)
+    words = [said(row.input, row.instruction) for *_, some in parts for row in some]
+    if any(load(row.name).query for row in rows(config)):
+        assert base.embedder is not None
+        whole = whole._replace(query=base.embedder(words))
+    return Scene(base, top, held_in, held_out, tasks, _indexed(whole, words, parts), tasks_of, given)
+
+
+def _embedder(config: Config, base: Base, run: Any, console: Console) -> Embedder:
+    """The encoder of sentence vectors; each text is embedded once in a run."""
+    if not config.embedder:
+        encoder = base
+    else:
+        encoder = weights.load(minilm.installed() if config.embedder == "minilm" else config.embedder)
+    return Embedder(encoder, run.folder / "vectors", console.is_terminal)
 
 
 def _read_given(folder: str, config: Config, base: Base) -> Given:
@@ -188,10 +203,10 @@ def _check_room(path: Path, size: int) -> None:
         )
 
 
-def _indexed(whole: Batch, parts: list) -> dict[str, dict[str, ArrayRows]]:
+def _indexed(whole: Batch, words: list[str], parts: list) -> dict[str, dict[str, ArrayRows]]:
     rows: dict[str, dict[str, ArrayRows]] = {}
     at = 0
     for name, split, some in parts:
-        rows.setdefault(name, {})[split] = ArrayRows(whole, np.arange(at, at + len(some)))
+        rows.setdefault(name, {})[split] = ArrayRows(whole, np.arange(at, at + len(some)), words)
         at += len(some)
     return rows

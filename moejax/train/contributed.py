@@ -3,7 +3,7 @@
 import hashlib
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -45,19 +45,23 @@ class Stage(NamedTuple):
 
 
 def contributed(
-    method: Method, config: Any, base: Base, pool: Pool, own: Mapping[str, Rows], stage: Stage, work: Work
+    method: Method,
+    config: Any,
+    base: Base,
+    pool: Pool,
+    own: Mapping[str, Rows],
+    needed: Collection[str],
+    stage: Stage,
+    work: Work,
 ) -> Pool:
-    """The pool with what this method's contributors add, for experts that lack it and have rows; made once.
+    """The pool with the extras that are needed, made for experts that lack them and have rows; made once.
 
     An extra in an expert's folder is used as it is, and nothing is written there; what is made stands in the run's
     `extras`, and is made anew when the expert, its task or what contributors are asked for has changed.
     """
     assert method.contribute is not None
-    run, needed, keys = (
-        stage.run,
-        sorted(method.card.extras),
-        dict(zip(pool.names, map(_key, pool.infos), strict=True)),
-    )
+    run, needed = stage.run, sorted(needed)
+    keys = dict(zip(pool.names, map(_key, pool.infos), strict=True))
     lacking = {extra: pool.lacking(extra) for extra in needed}
     wanted = [name for name in pool.names if name in own and any(name in some for some in lacking.values())]
     before = run.done(stage.name, stage.key) or {"seconds": 0.0, "experts": {}}

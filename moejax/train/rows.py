@@ -2,7 +2,7 @@
 
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -15,10 +15,11 @@ Stream = Callable[[int], Batch]  # the batch of a step: random access, so a resu
 
 @dataclass(frozen=True, eq=False)
 class ArrayRows:
-    """Rows held as one big numpy batch; `index` picks which of its rows these are."""
+    """Rows held as one big numpy batch; `index` picks which of its rows these are. words: what each request says."""
 
     whole: Batch
     index: np.ndarray
+    words: list[str] = field(default_factory=list)
 
     def __len__(self) -> int:
         return len(self.index)
@@ -27,6 +28,10 @@ class ArrayRows:
         """The batch of these rows, in this order."""
         chosen = self.index[index]
         return Batch(*(None if leaf is None else np.asarray(leaf[chosen]) for leaf in self.whole))
+
+    def texts(self, index: np.ndarray) -> list[str]:
+        """What the requests of these rows say, in this order."""
+        return [self.words[at] for at in self.index[index].tolist()]
 
 
 def batches(rows: Rows, size: int) -> Iterator[tuple[Batch, int]]:

@@ -49,7 +49,7 @@ def test_the_leaks_are_of_the_test_rows():
 def test_handed_rows_give_no_way_to_what_they_were_cut_from():
     world = worlds.standard("encoder")
     rows = worlds.grants(world, ALL).target_labels().train
-    assert {name for name in dir(rows) if not name.startswith("_")} == {"take"}
+    assert {name for name in dir(rows) if not name.startswith("_")} == {"take", "texts"}
     with pytest.raises(IndexError):
         rows.take(np.array([len(rows)]))
 

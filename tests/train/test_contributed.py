@@ -69,7 +69,7 @@ def ask(folder, tmp_path):
         with open_run(tmp_path / "run", {}) as opened:
             stage = Stage(opened, "contribute/phatgoose", {"steps": 2} if key is None else key)
             work = Work(tmp_path / "work")
-            pool = contributed(contributors.method, None, BASE, pool, own, stage, work)
+            pool = contributed(contributors.method, None, BASE, pool, own, contributors.extras, stage, work)
         return contributors.asked, pool
 
     return run
@@ -109,7 +109,16 @@ def test_of_two_extras_only_the_lacking_one_is_taken(folder, tmp_path):
     pool.with_extras({"ann": {"gate": given}}).save_extras(folder)
     with open_run(tmp_path / "run", {}) as opened:
         stage = Stage(opened, "contribute/both", {})
-        pool = contributed(contributors.method, None, BASE, read(folder), OWN, stage, Work(tmp_path / "work"))
+        pool = contributed(
+            contributors.method,
+            None,
+            BASE,
+            read(folder),
+            OWN,
+            contributors.extras,
+            stage,
+            Work(tmp_path / "work"),
+        )
     some = pool.take(["ann", "bob"])
     assert (gate(some, "ann"), gate(some, "bob")) == (7.0, 1.0)
     assert not some.lacking("activation")
