@@ -12,7 +12,7 @@ from moejax.load_config import load_config
 
 MORE = (
     "loraretriever", "loraretriever(selection)", "loraretriever(fusion)", "loraretriever(shelf)",
-    "loraretriever(centroids)", "lorahub", "lorahub(output)",
+    "loraretriever(centroids)", "lorahub", "lorahub(output)", "we_moe(steps=60, rate=1e-3)",
     "meteora(steps=40)", "meteora(k=1, steps=40)",
     "mole(steps=40, rate=3e-4)", "mole(token, steps=40)", "mole(layer, steps=40)", "mole(matrix, steps=60)",
 )  # fmt: skip

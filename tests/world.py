@@ -41,6 +41,7 @@ LINES: dict[str, tuple[str, dict[str, Any]]] = {name: (name, {}) for name in TAB
     "loraretriever(centroids)": ("loraretriever", {"encoder": "centroids", "mode": "selection"}),
     "lorahub(output)": ("lorahub", {"merge": "output"}),
     "meteora(train_loras)": ("meteora", {"train_loras": True}),
+    "we_moe(depth=0)": ("we_moe", {"depth": 0}),
     "mole(token)": ("mole", {"mode": "token"}),
     "mole(layer)": ("mole", {"level": "layer"}),
     "mole(matrix)": ("mole", {"level": "matrix"}),
@@ -59,6 +60,7 @@ QUICK: dict[str, dict[str, Any]] = {  # settings that make a fit take a moment
     "loraretriever": {"k": 2, "samples": 3, "steps": 2},
     "meteora": {"steps": 2, "batch": ROWS, "rate": 0.1},
     "mole": {"steps": 2, "batch": 6, "rate": 0.1},
+    "we_moe": {"steps": 2, "batch": 6, "rate": 0.1},
     "multitask": {"rank": 2, "steps": 2, "batch": ROWS, "rate": 1e-2},
 }
 

@@ -111,13 +111,14 @@ def _split(split: Split, labels: bool = True) -> Split:
 
 
 def without_answers(batch: Batch) -> Batch:
-    """The requests alone: no label, no choices, no owner, no token that is not the request's own."""
+    """The requests and what they may be answered with: no label, no owner, no token that is not the request's own."""
     keep = batch.mask & batch.prompt
     return Batch(
         tokens=np.where(keep, batch.tokens, 0),
         mask=keep,
         prompt=keep,
         pool=None if batch.pool is None else batch.pool & keep,
+        choices=batch.choices,
         query=batch.query,
         prefix=None
         if batch.prefix is None

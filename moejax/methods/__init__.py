@@ -26,6 +26,7 @@ TABLE: dict[str, str] = {
     "phatgoose": "moejax.methods.phatgoose",
     "task_arithmetic": "moejax.methods.task_arithmetic",
     "token_gate": "moejax.methods.token_gate",
+    "we_moe": "moejax.methods.we_moe",
     "uniform": "moejax.methods.uniform",
 }
 

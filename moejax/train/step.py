@@ -14,6 +14,7 @@ from moejax.train.optimiser import Optimiser, transformation
 from moejax.train.overlay import overlay
 from moejax.types import Batch, PRNGKey, PyTree
 
+Losses = Callable[..., tuple[Float[Array, "b"], PyTree]]  # as row_loss: what a row's loss is
 Objective = Callable[[Float[Array, "b"], PyTree, Batch], Float[Array, "..."]]
 
 
@@ -40,7 +41,7 @@ def begin(trainable: PyTree, optimiser: Optimiser, together: bool = False) -> St
 
 @partial(
     jax.jit,
-    static_argnames=("adapted", "optimiser", "objective", "together", "record"),
+    static_argnames=("adapted", "optimiser", "objective", "together", "record", "losses"),
     donate_argnames=("state",),
 )
 def train_step(
@@ -54,6 +55,7 @@ def train_step(
     objective: Objective = mean,
     together: bool = False,
     record: bool = False,
+    losses: Losses = row_loss,
 ) -> tuple[State, Float[Array, "..."]]:
     """The state after one batch, and the loss (one an expert when `together`).
 
@@ -63,7 +65,7 @@ def train_step(
     experts = jax.tree.leaves(state.trainable)[0].shape[1] if together else 0
 
     def loss(trainable):
-        rows, records = row_loss(adapted, overlay(arrays, trainable), batch, key=key, record=record)
+        rows, records = losses(adapted, overlay(arrays, trainable), batch, key=key, record=record)
         each = _by_expert(rows, batch, experts) if together else objective(rows, records, batch)
         return jnp.sum(each), each
 

@@ -13,12 +13,12 @@ import jax
 import numpy as np
 from tqdm import tqdm
 
-from moejax.adapted import Adapted
+from moejax.adapted import Adapted, row_loss
 from moejax.train import tree_file
 from moejax.train.checkpoint import Checkpoints
 from moejax.train.optimiser import Optimiser
 from moejax.train.rows import Stream, seed_of
-from moejax.train.step import Objective, State, begin, mean, train_step
+from moejax.train.step import Losses, Objective, State, begin, mean, train_step
 from moejax.types import PRNGKey, PyTree, UserError
 
 Log = Callable[[dict[str, Any]], None]
@@ -66,6 +66,7 @@ class Work:
         together: Sequence[str] = (),
         record: bool = False,
         random: bool = False,
+        losses: Losses = row_loss,
     ) -> PyTree:
         """The trained sub-tree after `optimiser.steps` steps: memoised, checkpointed, resumed where it stopped.
 
@@ -80,7 +81,7 @@ class Work:
                 own = jax.random.fold_in(key, number) if random else None
                 return train_step(
                     state, arrays, stream(number), own, adapted=adapted, optimiser=optimiser,
-                    objective=objective, together=bool(together), record=record,
+                    objective=objective, together=bool(together), record=record, losses=losses,
                 )  # fmt: skip
 
             copied = jax.tree.map(jax.numpy.array, trainable)  # the state is donated, what it began as is not
