@@ -81,3 +81,10 @@ def test_scores_of_half_precision_are_computed_in_float32(score):
     np.testing.assert_allclose(
         found, score(x.astype(jnp.float32), gates.astype(jnp.float32)), rtol=0, atol=1e-6
     )
+
+
+def test_a_unit_vector_points_where_it_did_and_nothing_stays_nothing():
+    x = jnp.asarray([[3.0, 4.0], [0.0, 0.0], [-2.0, 0.0]])
+    np.testing.assert_allclose(scores.unit(x), [[0.6, 0.8], [0.0, 0.0], [-1.0, 0.0]], rtol=0, atol=1e-6)
+    slope = jax.grad(lambda x: jnp.sum(scores.unit(x) * jnp.asarray([[1.0, 0.0]] * 3)))(x)
+    np.testing.assert_allclose(slope, [[0.128, -0.096], [0.0, 0.0], [0.0, 0.0]], rtol=0, atol=1e-6)
