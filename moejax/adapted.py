@@ -6,7 +6,7 @@ leaves, and, for an encoder, the label vectors that `Batch.choices` points into.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import flax.linen as nn
 import jax
@@ -29,6 +29,7 @@ class Adapted:
 
     route: `route(arrays, batch) -> Weights`, once per request, handed inward to the places.
     copies, each: rows of cache for each row of the batch: `copies`, and `each` more for each slot of the bank.
+    passes: how several passes make one forward; None: one pass, through `model` with `places`.
     """
 
     model: nn.Module
@@ -36,19 +37,38 @@ class Adapted:
     route: Callable[[PyTree, Batch], Weights] | None = None
     copies: int = 1
     each: int = 0
+    passes: "Passes | None" = None
 
 
 class Ran(NamedTuple):
     """What one forward gives: states after the final norm, and what was asked for beside them."""
 
     hidden: Float[Array, "b t d"]
-    cache: Cache | None
+    cache: PyTree
     records: PyTree
     held: PyTree
     outer: Weights | None
 
 
-def run(
+@runtime_checkable
+class Passes(Protocol):
+    """A forward of several passes (two models, or one model twice): a frozen record, a value like `Adapted` itself."""
+
+    def __call__(self, adapted: Adapted, arrays: PyTree, batch: Batch, **options: Any) -> Ran:
+        """What `one_pass` gives, of all passes; the same options."""
+        ...
+
+    def empty(self, adapted: Adapted, arrays: PyTree, rows: int, slots: int) -> PyTree:
+        """What the passes keep of `rows` texts of up to `slots` tokens, before the first of them."""
+        ...
+
+
+def run(adapted: Adapted, arrays: PyTree, batch: Batch, **options: Any) -> Ran:
+    """One forward: `one_pass`, or those that `adapted.passes` makes of it; the options are those of `one_pass`."""
+    return (adapted.passes or one_pass)(adapted, arrays, batch, **options)
+
+
+def one_pass(
     adapted: Adapted,
     arrays: PyTree,
     batch: Batch,
@@ -59,7 +79,7 @@ def run(
     record: bool = False,
     key: PRNGKey | None = None,
 ) -> Ran:
-    """One forward through the base and its places; `held` from prefill is read, not computed again.
+    """One pass through the base and its places; `held` from prefill is read, not computed again.
 
     Parameters of the upper layers alone (`slice_layers(params, lowest, l)`) run those alone, from
     `batch.prefix`, the activations that enter layer `lowest`.
@@ -106,20 +126,26 @@ def prefix(model: nn.Module, params: PyTree, batch: Batch, lowest: int) -> Float
 
 
 class State(NamedTuple):
-    """What decoding carries: the cache, and what was decided at prefill."""
+    """What decoding carries: the cache (of all passes), and what was decided at prefill."""
 
-    cache: Cache
+    cache: PyTree
     held: PyTree
     outer: Weights | None
+
+
+def empty(adapted: Adapted, arrays: PyTree, rows: int, slots: int) -> PyTree:
+    """The cache of `rows` texts of up to `slots` tokens, prompt and generated together."""
+    if adapted.passes:
+        return adapted.passes.empty(adapted, arrays, rows, slots)
+    copies = adapted.copies + adapted.each * arrays["bank"].alive.size
+    cache = empty_cache(adapted.model.config, rows * copies, slots)
+    return cache._replace(valid=cache.valid[:rows])
 
 
 def start(adapted: Adapted, arrays: PyTree, batch: Batch, room: int) -> tuple[Float[Array, "b v"], State]:
     """Prefill prompts (padded on the left): logits of the next token, and the state with room for more."""
     rows, length = batch.tokens.shape
-    copies = adapted.copies + adapted.each * arrays["bank"].alive.size
-    cache = empty_cache(adapted.model.config, rows * copies, length + room)
-    ran = run(adapted, arrays, batch, cache=cache._replace(valid=cache.valid[:rows]))
-    assert ran.cache is not None
+    ran = run(adapted, arrays, batch, cache=empty(adapted, arrays, rows, length + room))
     return head(adapted.model, arrays, ran.hidden[:, -1]), State(ran.cache, ran.held, ran.outer)
 
 
@@ -130,7 +156,6 @@ def step(
     seen = jnp.ones((token.shape[0], 1), bool)
     batch = Batch(token[:, None], seen, jnp.zeros_like(seen))
     ran = run(adapted, arrays, batch, cache=state.cache, held=state.held, outer=state.outer)
-    assert ran.cache is not None
     return head(adapted.model, arrays, ran.hidden[:, -1]), State(ran.cache, state.held, state.outer)
 
 

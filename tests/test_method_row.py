@@ -32,7 +32,7 @@ def test_a_row_is_a_method_with_its_options(text, name, config):
     ("text", "sentence"),
     [
         ("arow", "did you mean 'arrow'"),
-        ("calm", "is in the survey (section 3.12) but not built here"),
+        ("routoo", "is in the survey (section 3.14) but not built here"),
         ("arrow(", "is not of the form"),
         ("arrow.factor", "is not of the form"),
         ("arrow(factors)", "no choice 'factors', did you mean factor?"),

@@ -59,6 +59,7 @@ QUICK: dict[str, dict[str, Any]] = {  # settings that make a fit take a moment
     "lorahub": {"budget": 6, "search": "random"},
     "loraretriever": {"k": 2, "samples": 3, "steps": 2},
     "meteora": {"steps": 2, "batch": ROWS, "rate": 0.1},
+    "calm": {"steps": 2, "batch": 6, "rate": 0.1},
     "mole": {"steps": 2, "batch": 6, "rate": 0.1},
     "we_moe": {"steps": 2, "batch": 6, "rate": 0.1},
     "multitask": {"rank": 2, "steps": 2, "batch": ROWS, "rate": 1e-2},

@@ -35,7 +35,7 @@ def save(folder: Path, method: Method, config: Any, base: Base, pool: Pool, fitt
         "method": method.card.key,
         "config": _plain(config),
         "needs": sorted(method.needs(config)),
-        "base": base.fingerprint,
+        "base": base.identity,
         "experts": _hashes(pool),
         "capacity": banks.size(pool.bank),
     }
@@ -55,7 +55,7 @@ def load(folder: Path, method: Method, config: Any, base: Base, pool: Pool) -> t
         raise UserError(f"{folder}: a router of {record['method']!r}, expected one of {method.card.key!r}")
     if changed := differences(record["config"], _plain(config)):
         raise UserError(f"{folder}: fitted with other settings ({'; '.join(changed)}); fit it again")
-    if record["base"] != base.fingerprint:
+    if record["base"] != base.identity:
         raise UserError(
             f"{folder}: fitted on another base (fingerprint {record['base']}); fit it again on this"
         )

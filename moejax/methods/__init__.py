@@ -16,6 +16,7 @@ TABLE: dict[str, str] = {
     "average_activation": "moejax.methods.average_activation",
     "base": "moejax.methods.bare",
     "best_single": "moejax.methods.best_single",
+    "calm": "moejax.methods.calm",
     "granularity": "moejax.methods.granularity",
     "lorahub": "moejax.methods.lorahub",
     "loraretriever": "moejax.methods.loraretriever",

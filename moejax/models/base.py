@@ -37,6 +37,7 @@ class Base:
     folder        where it was read
     labels        encoder: label vectors that `Batch.choices` points into
     embedder      texts -> unit vectors, with the `name` of encoder and rule; None where none is at hand
+    beside        a second model, of any shape, over the same token ids, for methods that compose two
     """
 
     model: nn.Module
@@ -48,6 +49,12 @@ class Base:
     folder: str | None = None
     labels: Any = None
     embedder: Embedder | None = None
+    beside: "Base | None" = None
+
+    @property
+    def identity(self) -> str:
+        """What a router is tied to: the fingerprint, and that of the model beside it."""
+        return self.fingerprint if self.beside is None else f"{self.fingerprint}+{self.beside.fingerprint}"
 
     @property
     def layers(self) -> int:

@@ -21,6 +21,7 @@ OTHERS = (
             "It is trained on 5 to 20% of the data that there are, less than Full.",
         ),
         grants=frozenset({"target_labels"}),
+        holds=frozenset({"equivariant"}),
     ),
     Card(
         key="what_the_weight",
