@@ -100,6 +100,19 @@ def test_where_gives_slots_that_no_expert_uses_yet():
     assert down.slot.tolist() == [0, -1, 1, -1] and not down.present.any() and banks.lowest(bank) == 0
 
 
+def test_a_bank_of_nobody_has_rank_one():
+    bank = banks.stack([], SHAPES, LAYERS, capacity=2, where={"layers/mlp/up": [1]})
+    assert bank.sites["layers/mlp/up"].a.shape == (1, 2, 1, 6) and not bank.alive.any()
+
+
+def test_an_expert_of_zeros_comes_out_of_a_bank_with_rank_one():
+    bank = banks.stack([], SHAPES, LAYERS, capacity=1, rank=3, where={"layers/mlp/up": [1]})
+    site = bank.sites["layers/mlp/up"]
+    site = site._replace(present=np.ones_like(site.present), scale=np.ones_like(site.scale))
+    (one,) = banks.expert(bank._replace(sites={"layers/mlp/up": site}), ["z"], 0).loras.values()
+    assert one.a.shape == (1, 6) and one.b.shape == (1, 10)
+
+
 def test_lowest_of_an_empty_bank_is_zero_and_the_embedding_counts_as_the_bottom():
     assert banks.lowest(banks.stack([], SHAPES, LAYERS)) == 0
     bank = banks.stack(mixed(), SHAPES | {"embed": (6, 4)}, LAYERS, where={"embed": [0]})

@@ -24,6 +24,8 @@ PATTERNS = [
     r"(a?){3}b",
     r"[^\d\s]+",
     r"\D\S\W*",
+    r"a\Wb",
+    r"a\wb",
     r"\Aab\Z",
     r"a$b",
     r"a+?b*?",
@@ -33,6 +35,7 @@ PATTERNS = [
 TEXTS = [
     "encoder.layer.0.query", "encoder.layer.1.query", "query", "xquery", "model.layers.11.self_attn.q_proj",
     "a.b.c", "", "ab", "abc", "aab", "aac", "aaac", "aaaa", "aaab", "b", "xyx", "a\nc", "a\n", "1", "é", "-",
+    "a_b", "a-b", "aéb",
 ]  # fmt: skip
 
 

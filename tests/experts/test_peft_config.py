@@ -2,9 +2,11 @@
 
 import re
 
+import numpy as np
 import pytest
 
 from moejax.experts import peft_config
+from moejax.experts.lora import Lora
 from moejax.experts.peft_fields import REFUSED, USED, WITHOUT_MEANING
 from moejax.types import UserError
 
@@ -157,3 +159,14 @@ def test_the_first_matching_pattern_gives_rank_and_alpha():
     assert of("encoder.layer.1.dense") == (4, 5.0)
     assert of("decoder.layer.1.dense") == (4, 8.0)
     assert of("decoder.layer.1.denser") == (4, 8.0)
+
+
+def test_what_is_written_are_the_settings_of_a_plain_lora():
+    one = Lora(np.zeros((2, 3), np.float32), np.zeros((2, 4), np.float32), 3.0)
+    modules = {"b.query": one, "a.key": one._replace(a=one.a[:1], b=one.b[:1])}
+    said = peft_config.describe(modules, "some/base", "CAUSAL_LM")
+    assert {name: said[name] for name in said if "pattern" not in name and name not in ("r", "lora_alpha")} == {
+        "peft_type": "LORA", "task_type": "CAUSAL_LM", "base_model_name_or_path": "some/base", "inference_mode": True,
+        "use_rslora": False, "lora_dropout": 0.0, "bias": "none", "fan_in_fan_out": False, "init_lora_weights": True,
+        "target_modules": ["a.key", "b.query"],
+    }  # fmt: skip

@@ -164,6 +164,14 @@ def test_a_killed_process_holds_the_folder_no_more(tmp_path):
     reopened(tmp_path)
 
 
+def test_a_lock_names_its_process_and_nothing_of_the_one_before(tmp_path):
+    reopened(tmp_path)
+    (tmp_path / "lock").write_text("7 and more that an old process left")
+    with open_run(tmp_path, CONFIG):
+        assert (tmp_path / "lock").read_text() == f"{os.getpid()}\n"
+    assert (tmp_path / "lock").read_text() == ""
+
+
 def test_the_lock_is_let_go_after_an_error(tmp_path):
     with pytest.raises(ZeroDivisionError), open_run(tmp_path, CONFIG):
         raise ZeroDivisionError
