@@ -2,6 +2,8 @@
 
 python train.py --config configs/ablation.py
 python eval.py --config configs/ablation.py
+
+About 4 minutes on 2 CPU cores.
 """
 
 from dataclasses import replace
