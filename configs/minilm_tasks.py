@@ -3,8 +3,8 @@
     python train.py --config configs/minilm_tasks.py --data-dir FOLDER
     python eval.py  --config configs/minilm_tasks.py --data-dir FOLDER
 
-FOLDER holds the tasks as JSONL (docs/data.md). A seed takes 15 to 26 minutes on 2 CPU cores. `--fast` is a smaller run of
-4 min 27 s: 10 held-in tasks, shorter texts.
+FOLDER holds the tasks as JSONL (docs/data.md). A seed takes 15 to 26 minutes on 2 CPU cores. `--fast` is a smaller
+run of 4 min 27 s: 10 held-in tasks, shorter texts.
 Held-out tasks are of other clusters than held-in ones, or of a cluster with another question.
 """
 
