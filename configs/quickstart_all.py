@@ -9,16 +9,21 @@ from pathlib import Path
 
 from moejax.config import Config
 from moejax.load_config import load_config
+from moejax.train.bottlenecks import BottleneckRecipe
+from moejax.train.optimiser import Optimiser
 
 MORE = (
     "loraretriever", "loraretriever(selection)", "loraretriever(fusion)", "loraretriever(shelf)",
     "loraretriever(centroids)", "lorahub", "lorahub(output)", "we_moe(steps=60, rate=1e-3)",
     "meteora(steps=40)", "meteora(k=1, steps=40)",
     "mole(steps=40, rate=3e-4)", "mole(token, steps=40)", "mole(layer, steps=40)", "mole(matrix, steps=60)",
+    "adapterfusion(steps=40)", "adapterfusion(static, steps=40)", "adapterfusion(lora, static, steps=40)",
+    "own_expert(bottleneck)",
 )  # fmt: skip
+BOTTLENECKS = BottleneckRecipe(batch=16, optimiser=Optimiser(1e-2, 20))
 
 
 def config() -> Config:
-    """The quickstart with more rows in its table."""
+    """The quickstart with more rows in its table, and beside its experts as many bottleneck adapters."""
     quickstart = load_config(Path(__file__).with_name("quickstart.py"))
-    return replace(quickstart, run="", methods=quickstart.methods + MORE)
+    return replace(quickstart, run="", methods=quickstart.methods + MORE, bottlenecks=BOTTLENECKS)

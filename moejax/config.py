@@ -10,6 +10,7 @@ from moejax.data import generated
 from moejax.data.generated import SuiteConfig
 from moejax.data.tfds_sets import Fields
 from moejax.method_row import MethodRow, parse_row
+from moejax.train.bottlenecks import BottleneckRecipe
 from moejax.train.experts import Recipe
 from moejax.types import UserError
 
@@ -105,6 +106,7 @@ class Config:
     base itself."""
     data: DataConfig = DataConfig()
     experts: Recipe = Recipe()
+    bottlenecks: BottleneckRecipe = BottleneckRecipe()
     pool: Annotated[str | None, arg(aliases=["--experts"])] = None
     """Folder of experts to compare methods on, instead of training some; it is read and never written to."""
     methods: tuple[str, ...] = ("base", "uniform")

@@ -108,6 +108,16 @@ def plain_arrays(config: Any, base: Base, pool: Pool, fitted: Fitted) -> dict[st
     }
 
 
+def loras(config: Any) -> str:
+    """The kind of experts of most methods."""
+    return "lora"
+
+
+def chosen_kind(config: Any) -> str:
+    """The kind that the configuration's `kind` names; empty for `any`."""
+    return "" if config.kind == "any" else config.kind
+
+
 @dataclass(frozen=True)
 class Method:
     """One method under the contract; `needs` and `extras` default to what its card lists."""
@@ -120,6 +130,8 @@ class Method:
     arrays: Callable[[Any, Base, Pool, Fitted], dict[str, Any]] = plain_arrays
     contributed: tuple[str, ...] = ()
     """The fields of Config that `contribute` depends on."""
+    kind: Callable[[Any], str] = loras
+    """The kind of experts that a configuration routes, of `experts.part.KINDS`; empty: any."""
     grants: Callable[[Any], frozenset[str]] | None = None
     handed: Callable[[Any], frozenset[str]] | None = None
     extend: Callable[[Any, Base, Pool, Fitted], Fitted] | None = None

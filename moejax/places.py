@@ -2,18 +2,20 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from moejax.aggregation import formulations
-from moejax.joint import Next, Site
+from moejax.aggregation import bottleneck, formulations
+from moejax.joint import Next, Places, Site
+from moejax.models.layers import Join
 from moejax.routing import select
 from moejax.types import Batch, PRNGKey, PyTree, Weights
 
 LINEARS = "layers/*/*"  # every linear of every block; where no expert adapts one, the place does nothing
+SUBLAYERS = ("layers/attn", "layers/mlp", "layers/attn_join", "layers/mlp_join")
 Mode = Literal["output", "factor"]
 Score = Callable[[Site, Array], Weights]
 
@@ -72,6 +74,47 @@ def _present(weights: Weights, site: Site) -> Weights:
         return Weights(weights.values * present[weights.index], weights.index)
     shape = (1,) * (weights.values.ndim - 1) + present.shape
     return Weights(weights.values * present.reshape(shape), None)
+
+
+@dataclass(frozen=True)
+class Bottleneck:
+    """What bottleneck adapters add to a sub-layer: after it h + add(h), at its join next(x, h + add(next(x, h))).
+
+    `add(site, h)` gives it, [b, t, d] -> [b, t, d]. A post-norm join applies its norm twice, as published. Where no
+    expert has an adapter in any layer, the place does nothing.
+    """
+
+    add: Callable[[Site, Array], Array]
+
+    def __call__(self, site: Site, next: Next, *args: Any) -> Float[Array, "b t d"]:
+        """The adapted attention, MLP or join."""
+        if site.bottlenecks is None:
+            return next(*args)
+        z = next(*args)
+        f = self.add(site, z).astype(z.dtype)
+        if not isinstance(site.module, Join):
+            return z + f
+        x, h = args
+        return next(x, h + f)
+
+
+@dataclass(frozen=True)
+class Worn:
+    """The adapters by the weights of the enclosing place or of `route`: sum_e w_e u_e(h)."""
+
+    def __call__(self, site: Site, h: Float[Array, "b t d"]) -> Float[Array, "b t d"]:
+        """Zero where an expert is absent."""
+        assert site.bottlenecks is not None
+        if site.outer is None:
+            raise ValueError(f"{site.path}: no weights; give a route, or an enclosing place")
+        weights = _present(site.outer, site)
+        site.sow("weights", weights)
+        return bottleneck.output(h, site.bottlenecks, jnp.maximum(site.slot, 0), weights)
+
+
+def bottlenecks(add: Callable[[Site, Array], Array]) -> Places:
+    """The places where bottleneck adapters can stand."""
+    return tuple((path, Bottleneck(add)) for path in SUBLAYERS)
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Int, Shaped
 
-from moejax.experts.bank import Bank, Stack
+from moejax.experts.bank import Bank
+from moejax.experts.stacks import Bottlenecks, Stack
 from moejax.models.stream import tile
 from moejax.types import Batch, PRNGKey, PyTree, Weights
 
@@ -55,22 +56,31 @@ class Site:
 
     @property
     def stack(self) -> Stack | None:
-        """All experts' factors for this place, all layers; None: no expert adapts it."""
-        return self.bank.sites.get(self.path)
+        """All LoRAs for this place, all layers; None: no expert has one here."""
+        found = self.bank.sites.get(self.path)
+        return found if isinstance(found, Stack) else None
+
+    @property
+    def bottlenecks(self) -> Bottlenecks | None:
+        """All bottleneck adapters for this place, all layers; None: no expert has one here."""
+        found = self.bank.sites.get(self.path)
+        return found if isinstance(found, Bottlenecks) else None
 
     @property
     def slot(self) -> Int[Array, ""]:
-        """This layer's index into `stack` and the router's leaves of this place; -1: not adapted here."""
-        if self.stack is None:
+        """This layer's index into the stack and the router's leaves of this place; -1: not adapted here."""
+        found = self.bank.sites.get(self.path)
+        if found is None:
             return jnp.int32(0) if self.layer is None else self.layer
-        return self.stack.slot[0 if self.layer is None else self.layer]
+        return found.slot[0 if self.layer is None else self.layer]
 
     @property
     def present(self) -> Bool[Array, "e"]:
         """Which experts adapt this very site and are alive."""
-        if self.stack is None:
+        found = self.bank.sites.get(self.path)
+        if found is None:
             return self.bank.alive
-        return self.stack.present[jnp.maximum(self.slot, 0)] & self.bank.alive & (self.slot >= 0)
+        return found.present[jnp.maximum(self.slot, 0)] & self.bank.alive & (self.slot >= 0)
 
     @property
     def knobs(self) -> dict[str, Array]:
@@ -116,7 +126,7 @@ def sown(records: PyTree, name: str, path: str = "") -> dict[str, PyTree]:
     return found
 
 
-def at_slots(rows: Shaped[Array, "ran *n"], stack: Stack) -> Shaped[Array, "s *n"]:
+def at_slots(rows: Shaped[Array, "ran *n"], stack: Stack | Bottlenecks) -> Shaped[Array, "s *n"]:
     """What was sown at the layers that ran (the upper ones of all l), for the adapted layers alone, by slot."""
     first = stack.slot.shape[0] - rows.shape[0]
     layer = jnp.argmax(stack.slot[None] == jnp.arange(stack.a.shape[0])[:, None], axis=1)

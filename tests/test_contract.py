@@ -21,9 +21,9 @@ from moejax.types import AccessDenied, NotApplicable, UserError
 
 KINDS = ("encoder", "decoder")
 RANK = {"Task": 1, "Example": 2, "Step": 3}
-OTHER = dict.fromkeys(["own_expert", "mole", "mole(layer)", "mole(matrix)", "granularity(example)"], 2) | {
-    "granularity(task)": 1
-}
+OTHER = dict.fromkeys(
+    ["own_expert", "own_expert(bottleneck)", "mole", "mole(layer)", "mole(matrix)", "granularity(example)"], 2
+) | {"granularity(task)": 1}
 """Lines at another grain than their card's cell: the oracle is told the task of each row; MoLE's equations weigh a
 request, where the survey says Step."""
 CLOSE = {"rtol": 0, "atol": 1e-4}  # scores are log-probabilities of size 1 to 10
@@ -65,7 +65,7 @@ def over_rows(allowed, w):
 @both
 @everyone
 def test_weights_have_the_rank_of_their_granularity_and_are_zero_off_the_selection(kind, line):
-    fit, batch = worlds.fitted(kind, line), worlds.batch(worlds.standard(kind))
+    fit, batch = worlds.fitted(kind, line), worlds.batch(worlds.standard(kind, line))
     (granularity,), axes = fit.method.card.axes.input_granularity or {None}, fit.method.card.axes
     weights = worlds.look(fit, batch)[1]
     assert any(w.any() for w in weights.values()) == (line != "base")
@@ -80,7 +80,10 @@ def test_weights_have_the_rank_of_their_granularity_and_are_zero_off_the_selecti
 
 
 @both
-@pytest.mark.parametrize("line", [line for line, (name, _) in worlds.LINES.items() if load(name).merge])
+@pytest.mark.parametrize(
+    "line",
+    [n for n, (name, has) in worlds.LINES.items() if load(name).merge and has.get("kind") != "bottleneck"],
+)
 def test_a_merge_does_what_the_router_does(kind, line):
     fit, world = worlds.fitted(kind, line), worlds.standard(kind)
     batch, bank = worlds.batch(world), fit.arrays["bank"]
@@ -103,7 +106,7 @@ def test_a_merge_does_what_the_router_does(kind, line):
 @both
 @that("simplex")
 def test_weights_are_a_mean(kind, line):
-    fit, batch = worlds.fitted(kind, line), worlds.batch(worlds.standard(kind))
+    fit, batch = worlds.fitted(kind, line), worlds.batch(worlds.standard(kind, line))
     names = len(fit.pool.names)
     for path, w in worlds.look(fit, batch)[1].items():
         assert (w >= 0).all() and (w.sum(-1) < 1 + 1e-5).all()
@@ -114,7 +117,7 @@ def test_weights_are_a_mean(kind, line):
 @both
 @everyone
 def test_jit_is_eager(kind, line):
-    fit, batch = worlds.fitted(kind, line), worlds.batch(worlds.standard(kind))
+    fit, batch = worlds.fitted(kind, line), worlds.batch(worlds.standard(kind, line))
     with jax.disable_jit():
         eager = score(fit.adapted, fit.arrays, batch)[0]
     np.testing.assert_allclose(worlds.scores(fit, batch), eager, **CLOSE)
@@ -123,7 +126,7 @@ def test_jit_is_eager(kind, line):
 @both
 @everyone
 def test_a_second_fit_compiles_nothing(kind, line):
-    world, fit = worlds.standard(kind), worlds.fitted(kind, line)
+    world, fit = worlds.standard(kind, line), worlds.fitted(kind, line)
     worlds.scores(fit, worlds.batch(world))
     other = world._replace(data=dict(zip(world.data, reversed(world.data.values()), strict=True)))
     other = other._replace(base=another_base(kind))
@@ -142,7 +145,7 @@ another_base = cache(tiny.fresh)
 def test_a_dead_expert_is_never_chosen(kind, line):
     if line in ("base", "multitask"):
         return  # no expert of the pool is in use
-    fit, batch = worlds.fitted(kind, line), worlds.batch(worlds.standard(kind))
+    fit, batch = worlds.fitted(kind, line), worlds.batch(worlds.standard(kind, line))
     bank = fit.arrays["bank"]
     found, weights = worlds.look(
         fit, batch, fit.arrays | {"bank": bank._replace(alive=bank.alive.at[1].set(False))}
@@ -158,7 +161,7 @@ def test_a_dead_expert_is_never_chosen(kind, line):
 @both
 @everyone
 def test_a_row_is_the_same_among_others_and_however_padded(kind, line):
-    world, fit = worlds.standard(kind), worlds.fitted(kind, line)
+    world, fit = worlds.standard(kind, line), worlds.fitted(kind, line)
     batch = worlds.batch(world)
     other = worlds.batch(world, seed=77)
     before, weights = worlds.look(fit, batch)
@@ -187,7 +190,7 @@ def test_a_row_is_the_same_among_others_and_however_padded(kind, line):
 @both
 @everyone
 def test_no_weight_follows_an_answer_a_choice_or_the_owner(kind, line):
-    fit, batch = worlds.fitted(kind, line), worlds.batch(worlds.standard(kind))
+    fit, batch = worlds.fitted(kind, line), worlds.batch(worlds.standard(kind, line))
     before = worlds.look(fit, batch)[1]
     if "test_task" not in fit.method.needs(fit.config):
         batch = batch._replace(expert=(batch.expert + 1) % 3)
@@ -207,14 +210,14 @@ def test_no_weight_follows_an_answer_a_choice_or_the_owner(kind, line):
 @both
 @everyone
 def test_names_say_nothing_and_a_saved_router_finds_its_experts(kind, line, tmp_path):
-    world, fit = worlds.standard(kind), worlds.fitted(kind, line)
+    world, fit = worlds.standard(kind, line), worlds.fitted(kind, line)
     batch = worlds.batch(world)
     before = worlds.scores(fit, batch)
     renamed = replace(fit.pool, names=("x", "y", "z"))
     arrays = fit.method.arrays(fit.config, world.base, renamed, fit.router)
     assert np.array_equal(worlds.scores(fit, batch, arrays), before)
     router_file.save(tmp_path, fit.method, fit.config, world.base, fit.pool, fit.router)
-    turned = worlds.make(kind, *reversed(worlds.NAMES)).pool
+    turned = worlds.make(kind, *reversed(worlds.NAMES), line=line).pool
     router, pool = router_file.load(tmp_path, fit.method, fit.config, world.base, turned)
     assert pool.names == fit.pool.names and banks.size(pool.bank) == worlds.CAPACITY
     arrays = fit.method.arrays(fit.config, world.base, pool, router)
@@ -224,13 +227,13 @@ def test_names_say_nothing_and_a_saved_router_finds_its_experts(kind, line, tmp_
 @both
 @opened
 def test_an_appended_expert_joins_an_open_router_and_compiles_nothing(kind, line, tmp_path):
-    world, fit = worlds.standard(kind), worlds.fitted(kind, line)
+    world, fit = worlds.standard(kind, line), worlds.fitted(kind, line)
     batch = worlds.batch(world)
     before, weights = worlds.look(fit, batch)
     router_file.save(tmp_path, fit.method, fit.config, world.base, fit.pool, fit.router)
 
     def joined(pool, name):
-        pool = pool.append(tiny.expert(world.base, name))
+        pool = pool.append(worlds.newcomer(world, line, name))
         names = [on_disk(extra, world.base) for extra in fit.method.extras(fit.config)]
         extras = {name: stand_in(pool, name) for name in names}
         pool = pool.with_extras({name: extras})
@@ -259,17 +262,17 @@ def stand_in(pool, extra):
 
 @everyone
 def test_a_closed_router_refuses_another_pool(line, tmp_path):
-    world, fit = worlds.standard("encoder"), worlds.fitted("encoder", line)
+    world, fit = worlds.standard("encoder", line), worlds.fitted("encoder", line)
     router_file.save(tmp_path, fit.method, fit.config, world.base, fit.pool, fit.router)
     if not fit.method.card.open:
-        pool = world.pool.append(tiny.expert(world.base, "dan"))
+        pool = world.pool.append(worlds.newcomer(world, line, "dan"))
         with pytest.raises(UserError, match="the pool has expert 'dan'"):
             router_file.load(tmp_path, fit.method, fit.config, world.base, pool)
 
 
 @everyone
 def test_cached_decoding_is_the_uncached_forward(line):
-    world, fit = worlds.standard("decoder"), worlds.fitted("decoder", line)
+    world, fit = worlds.standard("decoder", line), worlds.fitted("decoder", line)
     full = worlds.batch(world)
     real = jnp.arange(full.tokens.shape[1])[None] < 6
     short = jnp.arange(full.tokens.shape[1])[None] >= jnp.arange(4)[:, None] % 3  # padded on the left
@@ -289,7 +292,7 @@ def test_cached_decoding_is_the_uncached_forward(line):
 @both
 @that("silent")
 def test_silent_experts_are_the_base(kind, line):
-    world = worlds.standard(kind)
+    world = worlds.standard(kind, line)
     world = world._replace(pool=worlds.silent(world.pool))
     batch, bare = worlds.batch(world), worlds.fitted(kind, "base")
     np.testing.assert_allclose(
@@ -297,11 +300,16 @@ def test_silent_experts_are_the_base(kind, line):
     )
 
 
+def owner(line):
+    """The oracle over experts of the kind that a line routes."""
+    return "own_expert(bottleneck)" if worlds.routes(line) == "bottleneck" else "own_expert"
+
+
 @both
 @that("single")
 def test_one_expert_alone_is_that_expert(kind, line):
-    world = worlds.make(kind, "ann")
-    batch, own = worlds.batch(world), worlds.fitted(kind, "own_expert")
+    world = worlds.make(kind, "ann", line=line)
+    batch, own = worlds.batch(world), worlds.fitted(kind, owner(line))
     assert not batch.expert.any()  # every row belongs to the first expert, ann
     np.testing.assert_allclose(
         worlds.scores(worlds.fit(world, line), batch), worlds.scores(own, batch), **CLOSE
@@ -311,9 +319,9 @@ def test_one_expert_alone_is_that_expert(kind, line):
 @both
 @that("equivariant")
 def test_fitting_on_a_permuted_pool_permutes_the_weights(kind, line):
-    world, fit = worlds.standard(kind), worlds.fitted(kind, line)
+    world, fit = worlds.standard(kind, line), worlds.fitted(kind, line)
     batch = worlds.batch(world)
-    turned = worlds.make(kind, *reversed(worlds.NAMES))
+    turned = worlds.make(kind, *reversed(worlds.NAMES), line=line)
     before, weights = worlds.look(fit, batch)
     after, again = worlds.look(worlds.fit(turned, line), batch)
     np.testing.assert_allclose(after, before, **CLOSE)
@@ -325,7 +333,7 @@ def test_fitting_on_a_permuted_pool_permutes_the_weights(kind, line):
 @both
 @everyone
 def test_what_is_read_is_what_the_card_says(kind, line):
-    world, fit = worlds.standard(kind), worlds.fitted(kind, line)
+    world, fit = worlds.standard(kind, line), worlds.fitted(kind, line)
     needs, method = fit.method.needs(fit.config), fit.method
     if not worlds.LINES[line][1]:
         assert needs == method.card.grants

@@ -15,8 +15,10 @@ from report_case import Page
 import eval as eval_script
 import train as train_script
 from moejax.cli import main
+from moejax.commands import check_run
 from moejax.config import Config, DataConfig, EvaluationConfig
 from moejax.data.generated import SuiteConfig
+from moejax.train.bottlenecks import BottleneckRecipe
 from moejax.train.experts import Recipe
 from moejax.train.optimiser import Optimiser
 
@@ -219,6 +221,45 @@ def test_all_targets_go_through_one_compiled_step(base, tmp_path):
     (row,) = (row for row in results(settings)["rows"] if row["label"] == "mole")
     assert row["held_in"] is None and len(row["tasks"]) == 3
     assert row["sight"] == 3
+
+
+def test_a_row_of_bottleneck_adapters_gets_a_pool_of_its_own(base, tmp_path, capsys):
+    rows = ("base", "uniform", "own_expert", "own_expert(bottleneck)", "adapterfusion(steps=2, batch=4)",
+            "adapterfusion(lora, all, static, steps=2, batch=4)")  # fmt: skip
+    settings = config(
+        base, tmp_path / "own", methods=rows, bottlenecks=BottleneckRecipe(batch=4, reduction=4)
+    )
+    train_script.train(settings)
+    assert "3 experts, and beside them 3 of kind bottleneck" in capsys.readouterr().out
+    eval_script.evaluate(settings)
+    found = {row["row"]: row for row in results(settings)["rows"]}
+    assert not any("not_applicable" in row for row in found.values())
+    assert found["own_expert"]["tasks"] != found["own_expert(bottleneck)"]["tasks"]
+    width = 3 * 16 * 16 + 2 * 16
+    assert found[rows[4]]["cost"]["trained"] == width
+    folders = {path.parent.name for path in Path(settings.run).glob("experts*/*/adapter_config.json")}
+    assert folders == {"animal", "place", "food"}
+    info = json.loads((Path(settings.run) / "experts@bottleneck" / "food" / "moejax.json").read_text())
+    assert info["kind"] == "bottleneck"
+    looked = check_run.run(Path(settings.run), None)  # each router against the experts that it is of
+    assert looked.count() == 0 and len(looked.parts) == 2 + 6
+
+
+def test_a_pool_of_another_kind_is_not_applicable(base, tmp_path):
+    settings = config(base, tmp_path / "own", methods=("base", "adapterfusion(steps=1, batch=4)"))
+    train_script.train(settings)
+    given = replace(
+        config(
+            base, tmp_path / "given", methods=("base", "own_expert", "uniform", "phatgoose(steps=1, batch=2)")
+        ),
+        pool=str(Path(settings.run) / "experts@bottleneck"),
+    )
+    train_script.train(given)
+    eval_script.evaluate(given)
+    found = {row["row"]: row for row in results(given)["rows"]}
+    assert "not_applicable" not in found["base"] and "not_applicable" not in found["own_expert"]
+    for name in ("uniform", "phatgoose(steps=1, batch=2)"):
+        assert found[name]["not_applicable"] == "it routes experts of kind lora, the pool's are bottleneck"
 
 
 def test_another_configuration_is_refused_with_what_differs(base, done, capsys):

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from moejax.contract import Rows
+from moejax.experts.bottleneck import Bottleneck
 from moejax.experts.expert import Expert
 from moejax.experts.lora import Lora
 from moejax.experts.pool import Pool, pool_of
@@ -56,6 +57,24 @@ def expert(base: Base, name: str, rank: int = 2, alpha: float = 4.0, everywhere:
         a, b = rng.normal(size=(rank, d)) * 0.4, rng.normal(size=(rank, f)) * 0.4
         loras[path, layer] = Lora(a.astype(np.float32), b.astype(np.float32), alpha)
     return Expert(name, {}, loras)
+
+
+def bottleneck(base: Base, name: str, rank: int = 2, act: str = "relu", everywhere: bool = True) -> Expert:
+    """An adapter at the upper layer's join, and unless `everywhere` is False one after the attention of both."""
+    rng, made, d = np.random.default_rng(sum(map(ord, name))), {}, base.model.config.width
+    for path, layer in (("layers/mlp_join", 1), ("layers/attn", 0), ("layers/attn", 1))[
+        : 3 if everywhere else 1
+    ]:
+        leaves = (rng.normal(size=size) * 0.4 for size in ((rank, d), rank, (rank, d), d))
+        made[path, layer] = Bottleneck(*(leaf.astype(np.float32) for leaf in leaves), act, 1.0 + len(act) / 8)
+    return Expert(name, {}, {}, made)
+
+
+def bottlenecks(base: Base, *names: str, capacity: int | None = None) -> Pool:
+    """A pool of them; ranks, scales and non-linearities differ, and "cy" leaves a site alone."""
+    kinds = {"ann": (2, "relu", True), "bob": (1, "gelu", True), "cy": (2, "tanh", False)}
+    experts = [bottleneck(base, name, *kinds.get(name, (2, "relu", True))) for name in names]
+    return pool_of(experts, base.sites, base.shapes, base.layers, capacity=capacity, rank=2)
 
 
 def pool(base: Base, *names: str, capacity: int | None = None) -> Pool:

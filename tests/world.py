@@ -21,6 +21,7 @@ from moejax.adapted import Adapted, score
 from moejax.contract import Fitted, Method, Split
 from moejax.evaluate.grants import Grants, Target
 from moejax.experts import bank as banks
+from moejax.experts.expert import Expert
 from moejax.experts.pool import Pool
 from moejax.methods import TABLE, load
 from moejax.models.base import Base
@@ -45,6 +46,11 @@ LINES: dict[str, tuple[str, dict[str, Any]]] = {name: (name, {}) for name in TAB
     "mole(token)": ("mole", {"mode": "token"}),
     "mole(layer)": ("mole", {"level": "layer"}),
     "mole(matrix)": ("mole", {"level": "matrix"}),
+    "adapterfusion(lora)": ("adapterfusion", {"form": "lora"}),
+    "adapterfusion(static)": ("adapterfusion", {"form": "lora", "values": "static"}),
+    "adapterfusion(all)": ("adapterfusion", {"form": "lora", "at": "all"}),
+    "own_expert(bottleneck)": ("own_expert", {"kind": "bottleneck"}),
+    "best_single(bottleneck)": ("best_single", {"kind": "bottleneck"}),
 }
 """What the contract is tested on: every method, and those that have modes in each."""
 
@@ -63,6 +69,7 @@ QUICK: dict[str, dict[str, Any]] = {  # settings that make a fit take a moment
     "mole": {"steps": 2, "batch": 6, "rate": 0.1},
     "we_moe": {"steps": 2, "batch": 6, "rate": 0.1},
     "multitask": {"rank": 2, "steps": 2, "batch": ROWS, "rate": 1e-2},
+    "adapterfusion": {"steps": 2, "batch": 6, "rate": 0.01},
 }
 
 
@@ -87,12 +94,23 @@ class Fit(NamedTuple):
     pool: Pool
 
 
-def make(kind: str, *names: str) -> World:
-    """A world over a random encoder or decoder."""
+def make(kind: str, *names: str, line: str = "base") -> World:
+    """A world over a random encoder or decoder, with experts of the kind that a line routes."""
     base = tiny.base(kind)
     data = {name: split(base, i) for i, name in enumerate(NAMES)}
     target = Target("new", split(base, 20), tiny.rows(base, 6, seed=22))
-    return World(base, tiny.pool(base, *(names or NAMES), capacity=CAPACITY), data, target, split(base, 30))
+    pool = tiny.bottlenecks if routes(line) == "bottleneck" else tiny.pool
+    return World(base, pool(base, *(names or NAMES), capacity=CAPACITY), data, target, split(base, 30))
+
+
+def routes(line: str) -> str:
+    """The kind of experts that a line routes; empty: any."""
+    return load(LINES[line][0]).kind(config(line))
+
+
+def newcomer(world: World, line: str, name: str) -> Expert:
+    """One more expert of the kind that a line routes."""
+    return (tiny.bottleneck if routes(line) == "bottleneck" else tiny.expert)(world.base, name)
 
 
 def split(base: Base, seed: int) -> Split:
@@ -136,16 +154,18 @@ def fit(
     return Fit(method, settings, method.adapt(settings, world.base), arrays, router, given)
 
 
-@cache
-def standard(kind: str) -> World:
-    """The world that most tests share."""
-    return make(kind)
+def standard(kind: str, line: str = "base") -> World:
+    """The world that most tests share: of each kind of experts one."""
+    return _standard(kind, "adapterfusion" if routes(line) == "bottleneck" else "base")
+
+
+_standard = cache(lambda kind, line: make(kind, line=line))
 
 
 @cache
 def fitted(kind: str, line: str) -> Fit:
     """A line fitted in it."""
-    return fit(standard(kind), line)
+    return fit(standard(kind, line), line)
 
 
 def batch(world: World, count: int = 4, seed: int = 5) -> Batch:
@@ -176,8 +196,11 @@ def scores(fit: Fit, batch: Batch, arrays: Any = None) -> np.ndarray:
 
 
 def silent(pool: Pool) -> Pool:
-    """The pool with every B zero."""
-    sites = {path: s._replace(b=s.b * 0) for path, s in pool.bank.sites.items()}
+    """The pool with every B zero, and every bias behind it."""
+    sites = {
+        path: s._replace(**{name: getattr(s, name) * 0 for name in ("b", "b_bias") if name in s._fields})
+        for path, s in pool.bank.sites.items()
+    }
     return replace(pool, bank=pool.bank._replace(sites=sites))
 
 

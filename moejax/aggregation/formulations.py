@@ -4,8 +4,10 @@ A stack holds a site's experts for all adapted layers: a [s, e, r, d], b [s, e, 
 indexed by (slot, expert) in ONE gather, so that a scan over layers never copies a layer's whole bank.
 """
 
+from typing import Any
+
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Int, Shaped
 
 from moejax.experts.bank import Stack
 from moejax.routing import select
@@ -23,7 +25,7 @@ def output(
     weights: task `[e]`, example `[b, e]` or step `[b, t, e]`, dense or as k chosen.
     """
     a, b, scaled, _ = _read(stack, slot, weights, x)
-    return _up(_down(x, a) * scaled[..., None], b)
+    return up(down(x, a) * scaled[..., None], b)
 
 
 def factor(
@@ -35,41 +37,45 @@ def factor(
     [r, d] per token is built. Source: Arrow (2405.11157) and LoraHub (2307.13269) as released.
     """
     a, b, scaled, w = _read(stack, slot, weights, x)
-    mixed = jnp.sum(_down(x, a) * w[..., None], axis=2, keepdims=True)
-    return _up(mixed * scaled[..., None], b)
+    mixed = jnp.sum(down(x, a) * w[..., None], axis=2, keepdims=True)
+    return up(mixed * scaled[..., None], b)
 
 
-def _down(x, a):
+def down(x: Float[Array, "b t d"], a: Float[Array, "..."]) -> Float[Array, "b t e r"]:
     """A x of the experts that were read: [b, t, e, r]."""
     return jnp.einsum(f"btd,{ROWS[a.ndim]}rd->bter", x, a)
 
 
-def _up(z, b):
+def up(z: Float[Array, "b t e r"], b: Float[Array, "..."]) -> Float[Array, "b t f"]:
     """sum_e B z: [b, t, f]."""
     return jnp.einsum(f"bter,{ROWS[b.ndim]}rf->btf", z, b)
 
 
 def _read(stack, slot, weights, x):
-    """The factors that are needed, and w s and w as [b or 1, t or 1, e or k], all in the dtype of x.
+    """The factors that are needed, and w s and w as [b or 1, t or 1, e or k], all in the dtype of x."""
+    at, w = needed(stack.a.shape[1], slot, weights)
+    return tuple(leaf.astype(x.dtype) for leaf in (stack.a[at], stack.b[at], w * spread(stack.scale[at]), w))
+
+
+def needed(experts: int, slot: Int[Array, ""], weights: Weights) -> tuple[Any, Float[Array, "b t e"]]:
+    """What a stack's leaves are indexed by, in ONE gather, and the weights as [b or 1, t or 1, e or k].
 
     Dense: all experts, two plain matmuls, 2 n e r (d + f) FLOPs whatever k is. Else only the chosen are read:
     the same k for every row; the k of each row, at a cost flat in e; the k of each token where these are few.
     """
-    w, index = _rank3(weights.values), weights.index
+    w, index = spread(weights.values), weights.index
     if index is not None:
-        index = _rank3(index)
+        index = spread(index)
         if index.shape[:2] == (1, 1):
             index = index[0, 0]
         elif index.shape[1] == 1:
             index = index[:, 0]
         elif index.size > GATHER_AT_MOST:
-            w, index = select.dense(Weights(w, index), stack.a.shape[1]), None
-    at = slot if index is None else (slot, index)
-    scale = stack.scale[at]
-    scale = scale[None, None] if scale.ndim == 1 else scale[:, None] if scale.ndim == 2 else scale
-    return tuple(leaf.astype(x.dtype) for leaf in (stack.a[at], stack.b[at], w * scale, w))
+            w, index = select.dense(Weights(w, index), experts), None
+    return slot if index is None else (slot, index), w
 
 
-def _rank3(a):
-    """Task [e] and example [b, e] as [b or 1, t or 1, e]."""
-    return a[None, None] if a.ndim == 1 else a[:, None] if a.ndim == 2 else a
+def spread(a: Shaped[Array, "..."], inner: int = 0) -> Shaped[Array, "..."]:
+    """Task [e, …] and example [b, e, …] as [b or 1, t or 1, e, …]; inner: how many axes follow that of the experts."""
+    rank = a.ndim - inner
+    return a[None, None] if rank == 1 else a[:, None] if rank == 2 else a

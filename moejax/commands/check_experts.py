@@ -61,11 +61,11 @@ def _look(folder: Path, base: Base | None, found: Findings) -> Looked | None:
     """An expert that can be read; what keeps it from being read is a fault, and so is damage of its extras."""
     try:
         if base is not None:
-            one, report = read(folder, base.sites, base.shapes, base.fingerprint)
+            one, report = read(folder, base.sites, base.shapes, base.fingerprint, homes=base.homes)
             looked = Looked(report, one.info["hash"], one)
         else:
-            _, loras, report = read_modules(folder)
-            looked = Looked(report, modules_hash(loras), None)
+            _, parts, report, _ = read_modules(folder)
+            looked = Looked(report, modules_hash(parts), None)
     except UserError as error:
         found.faults.append(str(error))
         return None

@@ -1,5 +1,6 @@
 """Routers and runs: whole files, settings that the method knows, and the experts and the base of the fit."""
 
+from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ import numpy as np
 from moejax.commands import check_experts
 from moejax.commands.findings import Findings, plural
 from moejax.commands.run_parts import base_of, config_of, experts_of
+from moejax.contract import Method
 from moejax.evaluate import router_file
 from moejax.experts.pool import Pool, read_pool
 from moejax.methods import load as method_of
@@ -24,10 +26,10 @@ def router(folder: Path, base: Base | None) -> Findings:
     root = folder.resolve().parent.parent
     config = config_of(root)
     if config is None:
-        return _router(folder, base, None)
+        return _router(folder, base, [])
     base = base or base_of(config)
-    experts = experts_of(root, config)
-    return _router(folder, base, None if base is None else _pool(experts, base))
+    pools = [] if base is None else [pool for path in experts_of(root, config) if (pool := _pool(path, base))]
+    return _router(folder, base, pools)
 
 
 def run(folder: Path, base: Base | None) -> Findings:
@@ -55,13 +57,15 @@ def run(folder: Path, base: Base | None) -> Findings:
         found.faults.append(
             f"{folder / 'config.json'}: the run is of base {known['base']}, not of {base.fingerprint}"
         )
-    experts, pool = experts_of(folder, config), None
-    if experts.is_dir():
-        found.parts.append(check_experts.experts(experts, base))
-        pool = None if base is None else _pool(experts, base)
+    pools = []
+    for experts in experts_of(folder, config):
+        if experts.is_dir():
+            found.parts.append(check_experts.experts(experts, base))
+            pool = None if base is None else _pool(experts, base)
+            pools += [] if pool is None else [pool]
     for path in sorted(folder.glob("routers/*")):
         if path.is_dir():
-            found.parts.append(_router(path, base, pool, refits=bool(config.get("pool"))))
+            found.parts.append(_router(path, base, pools, refits=bool(config.get("pool"))))
     return found
 
 
@@ -69,13 +73,14 @@ def _pool(folder: Path, base: Base) -> Pool | None:
     """The experts, if all of them can be read."""
     try:
         return read_pool(
-            folder, base.sites, base.shapes, base.layers, base.fingerprint, allow_base_mismatch=True
-        )[0]
+            folder, base.sites, base.shapes, base.layers, base.fingerprint,
+            allow_base_mismatch=True, homes=base.homes,
+        )[0]  # fmt: skip
     except UserError:
         return None
 
 
-def _router(folder: Path, base: Base | None, pool: Pool | None, refits: bool = False) -> Findings:
+def _router(folder: Path, base: Base | None, pools: Sequence[Pool], refits: bool = False) -> Findings:
     """A router against what there is to compare it with. refits: the run fits it anew when experts come and go."""
     found = Findings(f"router {folder}")
     try:
@@ -84,9 +89,10 @@ def _router(folder: Path, base: Base | None, pool: Pool | None, refits: bool = F
         found.faults.append(str(error))
         return found
     found.lines.append(f"{record['method']} over {plural(len(record['experts']), 'expert')}")
-    is_open = False
+    is_open, pool = False, pools[0] if pools else None
     try:
         method = method_of(record["method"])
+        pool = next((pool for pool in pools if _kind(method, record["config"]) in pool.kinds), pool)
         is_open = method.card.open
         found.faults += (
             f"{folder / 'router.json'}: {fault}" for fault in _settings(method.Config, record["config"])
@@ -107,6 +113,12 @@ def _router(folder: Path, base: Base | None, pool: Pool | None, refits: bool = F
     else:
         found.warnings.append("its experts were not compared: they, or their base (--base), are not at hand")
     return found
+
+
+def _kind(method: Method, given: dict[str, Any]) -> str:
+    """The kind of experts that a router is for; empty: any."""
+    known = {field.name for field in fields(method.Config)}
+    return method.kind(method.Config(**{name: value for name, value in given.items() if name in known}))
 
 
 def _settings(kind: Any, given: dict[str, Any]) -> list[str]:

@@ -77,10 +77,10 @@ def _given(options: Options) -> tuple[Base, Pool]:
     base = check_base.load(options.base) if options.base else base_of(config)
     if base is None:
         raise UserError(f"{options.router}: the base of its run is not at hand: say --base FOLDER")
-    experts = options.experts or experts_of(root, config)
+    experts = options.experts or experts_of(root, config)[0]
     pool, _ = read_pool(
         experts, base.sites, base.shapes, base.layers, base.fingerprint,
-        allow_base_mismatch=bool(config.get("base", {}).get("allow_mismatch")),
+        allow_base_mismatch=bool(config.get("base", {}).get("allow_mismatch")), homes=base.homes,
     )  # fmt: skip
     return base, pool
 

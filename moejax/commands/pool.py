@@ -168,7 +168,7 @@ def _on_base(source: str, allow_mismatch: bool) -> OnBase | None:
     from moejax.models import minilm, weights  # they take a while to import
 
     base = weights.load(minilm.installed() if source == "minilm" else source)
-    return OnBase(base.sites, base.shapes, base.fingerprint, allow_mismatch)
+    return OnBase(base.sites, base.shapes, base.fingerprint, allow_mismatch, base.homes)
 
 
 OPERATIONS = {

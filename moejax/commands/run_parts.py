@@ -23,9 +23,11 @@ def config_of(folder: Path) -> dict[str, Any] | None:
     return record["config"] if whole else None
 
 
-def experts_of(root: Path, config: dict[str, Any]) -> Path:
-    """The experts of a run: its own, or those that it was given."""
-    return Path(config["pool"]) if config.get("pool") else root / "experts"
+def experts_of(root: Path, config: dict[str, Any]) -> list[Path]:
+    """The experts of a run: those that it was given, or its own, of each kind."""
+    return (
+        [Path(config["pool"])] if config.get("pool") else [root / "experts", *sorted(root.glob("experts@*"))]
+    )
 
 
 def base_of(config: dict[str, Any]) -> Base | None:

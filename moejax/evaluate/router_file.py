@@ -16,7 +16,8 @@ import jax.numpy as jnp
 from moejax.contract import Fitted, Method
 from moejax.evaluate.grants import Grants
 from moejax.experts import bank as banks
-from moejax.experts.bank import Bank, Stack
+from moejax.experts import stacks
+from moejax.experts.bank import Bank
 from moejax.experts.pool import Pool
 from moejax.models.base import Base
 from moejax.train import tree_file
@@ -138,5 +139,6 @@ def _arrays(tree: Any) -> Any:
 
 
 def _bank(tree: Any) -> Bank:
-    sites = {path: Stack(**_arrays(leaves)) for path, leaves in tree["sites"].items()}
+    kinds = {frozenset(record._fields): record for record in stacks.OF_KIND.values()}
+    sites = {path: kinds[frozenset(leaves)](**_arrays(leaves)) for path, leaves in tree["sites"].items()}
     return Bank(sites, jnp.asarray(tree["alive"]))

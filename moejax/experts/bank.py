@@ -9,43 +9,21 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Int
 
-from moejax.experts import lora as lora_
-from moejax.experts.expert import Expert
-from moejax.experts.lora import Lora
+from moejax.experts import part, stacks
+from moejax.experts.expert import Expert, expert_of
+from moejax.experts.stacks import Bottlenecks, Row, Stack
 from moejax.types import UserError
 
 Index = int | Int[Array, ""]
 
 
-class Stack(NamedTuple):
-    """One path's experts, all adapted layers. Ranks below r are padded with zeros; scale is 0 where absent.
-
-    a [s, e, r, d], b [s, e, r, f], scale [s, e], present [s, e]; slot [l]: a layer's index into s, or -1
-    """
-
-    a: Float[Array, "s e r d"]
-    b: Float[Array, "s e r f"]
-    scale: Float[Array, "s e"]
-    present: Bool[Array, "s e"]
-    slot: Int[Array, "l"]
-
-
 class Bank(NamedTuple):
-    """sites: path -> Stack; alive [e]: False at a free expert slot or one that is switched off."""
+    """sites: path -> stack; alive [e]: False at a free expert slot or one that is switched off."""
 
-    sites: dict[str, Stack]
+    sites: dict[str, Stack | Bottlenecks]
     alive: Bool[Array, "e"]
-
-
-class Row(NamedTuple):
-    """One expert laid out for one path: a [s, r, d], b [s, r, f], scale [s], present [s]."""
-
-    a: np.ndarray
-    b: np.ndarray
-    scale: np.ndarray
-    present: np.ndarray
 
 
 def stack(
@@ -56,42 +34,45 @@ def stack(
     rank: int | None = None,
     where: Mapping[str, Collection[int]] | None = None,
 ) -> Bank:
-    """Experts of different ranks, alphas, paths and layers in one bank; free slots are zero and not alive.
+    """Experts of different kinds, ranks, alphas, paths and layers in one bank; free slots are zero and not alive.
 
-    shapes: path -> (d, f). capacity: expert slots, default one an expert. rank: default the largest found.
+    shapes: path of a linear -> (d, f). capacity: expert slots, default one an expert. rank: default the largest found.
     where: path -> layers that get a slot whether or not an expert adapts them, for experts appended later.
     Raises UserError when they do not fit.
     """
     capacity = len(experts) if capacity is None else capacity
     if capacity < len(experts):
         raise UserError(f"capacity {capacity} is too small for {len(experts)} experts: raise it")
-    ranks = [lora_.rank(one) for expert in experts for one in expert.loras.values()]
+    ranks = [part.rank(one) for expert in experts for one in expert.parts.values()]
     rank = max(ranks, default=1) if rank is None else rank
+    wide = dict(shapes) | {path: (d, d) for path, d in _widths(experts).items()}
     slots = _slots(experts, layers, where or {})
-    sites = {}
+    sites: dict[str, Any] = {}
     for path in sorted(slots):
-        if path not in shapes:
+        if path not in wide:
             raise UserError(f"the base has no site {path!r}: it has {', '.join(sorted(shapes))}")
-        d, f = shapes[path]
-        s = int(slots[path].max()) + 1
-        wide = ((s, capacity, rank, d), (s, capacity, rank, f), (s, capacity), (s, capacity))
-        dtypes = (np.float32, np.float32, np.float32, bool)
-        leaves: Any = [np.zeros(shape, dtype) for shape, dtype in zip(wide, dtypes, strict=True)]
-        sites[path] = Stack(*leaves, slot=slots[path])
+        kind = "lora" if path in shapes else "bottleneck"
+        leaves: Any = stacks.empty(kind, (int(slots[path].max()) + 1, capacity), rank, *wide[path])
+        sites[path] = stacks.OF_KIND[kind](**leaves, slot=slots[path])
     alive: Any = np.arange(capacity) < len(experts)
     bank = Bank(sites, alive)  # numpy while it is being filled
     for i, expert in enumerate(experts):
         for path, line in row(bank, expert).items():
-            for leaf, value in zip(sites[path], line, strict=False):
-                leaf[:, i] = value
+            for name, value in line.items():
+                getattr(sites[path], name)[:, i] = value
     return jax.tree.map(jnp.asarray, bank)
+
+
+def _widths(experts: Sequence[Expert]) -> dict[str, int]:
+    """path -> d of the bottleneck adapters; whether all have it is looked at when they are put in."""
+    return {path: one.a.shape[1] for each in experts for (path, _), one in each.bottlenecks.items()}
 
 
 def _slots(experts, layers, where):
     """path -> slot [l], the adapted layers in rising order."""
     used: dict[str, set[int]] = {path: set(some) for path, some in where.items() if some}
     for expert in experts:
-        for path, layer in expert.loras:
+        for path, layer in expert.parts:
             if not 0 <= layer < layers:
                 raise UserError(
                     f"expert {expert.name!r} adapts layer {layer} of {path!r}: the base has {layers}"
@@ -109,27 +90,16 @@ def row(bank: Bank, expert: Expert) -> dict[str, Row]:
     rows = {}
     for path, stack in bank.sites.items():
         (s, _, r, d), f = stack.a.shape, stack.b.shape[-1]
-        zero = np.zeros(s, np.float32)
-        rows[path] = Row(np.zeros((s, r, d), np.float32), np.zeros((s, r, f), np.float32), zero, zero > 0)
-    for (path, layer), one in expert.loras.items():
+        rows[path] = stacks.empty(stacks.kind_of(stack), (s,), r, d, f)
+    for (path, layer), one in expert.parts.items():
         slot = int(np.asarray(bank.sites[path].slot)[layer]) if path in bank.sites else -1
         if slot < 0:
             raise UserError(
                 f"the bank has no slot for {path!r} at layer {layer}, which expert {expert.name!r} adapts: "
                 "stack the pool anew with it"
             )
-        _fill(rows[path], slot, one, f"expert {expert.name!r} at {path!r}, layer {layer}")
+        stacks.fill(rows[path], slot, one, f"expert {expert.name!r} at {path!r}, layer {layer}")
     return rows
-
-
-def _fill(line: Row, slot: int, one: Lora, what: str) -> None:
-    r, (_, most, d), f = lora_.rank(one), line.a.shape, line.b.shape[-1]
-    if one.a.shape[1] != d or one.b.shape != (r, f):
-        raise UserError(f"{what} has factors {one.a.shape} and {one.b.shape}: expected [r, {d}] and [r, {f}]")
-    if r > most:
-        raise UserError(f"{what} has rank {r}, the bank holds {most}: stack it with rank={r} or compress it")
-    line.a[slot, :r], line.b[slot, :r] = one.a, one.b
-    line.scale[slot], line.present[slot] = lora_.scale(one), True
 
 
 @jax.jit
@@ -137,8 +107,8 @@ def put(bank: Bank, rows: dict[str, Row], index: Index) -> Bank:
     """Write a laid out expert into expert slot `index` (may be traced) and make it alive."""
     sites = {}
     for path, stack in bank.sites.items():
-        leaves = [leaf.at[:, index].set(new) for leaf, new in zip(stack, rows[path], strict=False)]
-        sites[path] = Stack(*leaves, slot=stack.slot)
+        new = {name: getattr(stack, name).at[:, index].set(value) for name, value in rows[path].items()}
+        sites[path] = stack._replace(**new)
     return Bank(sites, bank.alive.at[index].set(True))
 
 
@@ -152,8 +122,8 @@ def drop(bank: Bank, index: Index) -> Bank:
     """The bank with expert slot `index` (may be traced) free: not alive, values zero, the same shapes."""
     sites = {}
     for path, stack in bank.sites.items():
-        leaves = [leaf.at[:, index].set(jnp.zeros((), leaf.dtype)) for leaf in stack[:4]]
-        sites[path] = Stack(*leaves, slot=stack.slot)
+        leaves = [leaf.at[:, index].set(jnp.zeros((), leaf.dtype)) for leaf in stack[:-1]]
+        sites[path] = type(stack)(*leaves, slot=stack.slot)
     return Bank(sites, bank.alive.at[index].set(False))
 
 
@@ -161,7 +131,7 @@ def take(bank: Bank, indices: Sequence[int] | Int[Array, "n"]) -> Bank:
     """The bank of the experts at `indices`, in that order; layers keep their slots."""
     index = jnp.asarray(indices, jnp.int32)
     sites = {
-        path: Stack(*(leaf[:, index] for leaf in stack[:4]), slot=stack.slot)
+        path: type(stack)(*(leaf[:, index] for leaf in stack[:-1]), slot=stack.slot)
         for path, stack in bank.sites.items()
     }
     return Bank(sites, bank.alive[index])
@@ -185,22 +155,15 @@ def expert(bank: Bank, names: Sequence[str], index: int, like: Expert | None = N
 
     Rank, alpha and rsLoRA come from `like` where given; else zero rows are cut off and alpha = scale r.
     """
-    loras = {}
+    parts = {}
     for path, stack in bank.sites.items():
-        a, b, scales, present = (np.asarray(leaf[:, index]) for leaf in stack[:4])
+        leaves = {n: np.asarray(leaf[:, index]) for n, leaf in zip(stack._fields, stack[:-1], strict=False)}
         for layer, slot in enumerate(np.asarray(stack.slot)):
-            if slot < 0 or not present[slot]:
-                continue
-            was = like.loras.get((path, layer)) if like else None
-            r = lora_.rank(was) if was else _rank(a[slot], b[slot])
-            alpha, rslora = (was.alpha, was.rslora) if was else (float(scales[slot] * np.float32(r)), False)
-            loras[path, layer] = Lora(a[slot, :r].copy(), b[slot, :r].copy(), alpha, rslora)
-    return Expert(names[index], dict(like.info) if like else {}, loras)
-
-
-def _rank(a: np.ndarray, b: np.ndarray) -> int:
-    used = np.flatnonzero(np.any(a != 0, axis=1) | np.any(b != 0, axis=1))
-    return int(used[-1]) + 1 if len(used) else 1
+            if slot >= 0 and leaves["present"][slot]:
+                was = like.parts.get((path, layer)) if like else None
+                here = {name: leaf[slot] for name, leaf in leaves.items()}
+                parts[path, layer] = stacks.part_of(stacks.kind_of(stack), here, was)
+    return expert_of(names[index], dict(like.info) if like else {}, parts)
 
 
 def check(bank: Bank) -> None:
@@ -209,7 +172,7 @@ def check(bank: Bank) -> None:
         (s, e, r, _), slot = stack.a.shape, np.asarray(stack.slot)
         here = f"the bank at {path!r}"
         if stack.b.shape[:3] != (s, e, r) or stack.scale.shape != (s, e) or stack.present.shape != (s, e):
-            shapes = ", ".join(str(leaf.shape) for leaf in stack[:4])
+            shapes = ", ".join(str(leaf.shape) for leaf in (stack.a, stack.b, stack.scale, stack.present))
             raise UserError(
                 f"{here} has shapes {shapes}: expected [s, e, r, d], [s, e, r, f], [s, e], [s, e]"
             )
@@ -219,7 +182,7 @@ def check(bank: Bank) -> None:
             raise UserError(
                 f"{here} maps layers to slots {slot.tolist()}: expected each of 0..{s - 1} once, or -1"
             )
-        for name, leaf in zip(("a", "b", "scale"), stack, strict=False):
+        for name, leaf in zip(stack._fields, stack[:-1], strict=False):
             if not bool(jnp.all(jnp.isfinite(leaf))):
                 raise UserError(f"{here} has a value in `{name}` that is not finite")
         if bool(jnp.any((stack.scale != 0) & ~stack.present)):

@@ -18,6 +18,8 @@ from moejax.types import UserError
 CONFIG = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"
 PICKLE = "adapter_model.bin"
+ADAPTERS_WEIGHTS = "adapter.safetensors"
+ADAPTERS_PICKLE = "pytorch_adapter.bin"
 INFO = "moejax.json"
 EXTRAS = "moejax_extras.safetensors"
 SAMPLES = "moejax_samples.jsonl"

@@ -11,7 +11,8 @@ from moejax.experts import folder as folders
 from moejax.experts.content_hash import modules_hash
 from moejax.experts.expert import SiteKey
 from moejax.experts.folder import EXTRAS, INFO
-from moejax.experts.lora import rank
+from moejax.experts.homes import NOWHERE, Homes
+from moejax.experts.part import rank
 from moejax.experts.read import read, read_modules
 from moejax.experts.report import LoadReport, compare
 from moejax.types import UserError
@@ -24,6 +25,7 @@ class OnBase(NamedTuple):
     shapes: Mapping[str, tuple[int, int]]
     fingerprint: str
     allow_mismatch: bool = False
+    homes: Homes = NOWHERE
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,17 +53,17 @@ def examine(folder: Path, name: str, base: OnBase | None = None) -> Member:
     Raises UserError on what `read` refuses, on a recorded hash that is none, and on damaged extras.
     """
     if base is None:
-        info, loras, report = read_modules(folder, name=name)
+        info, parts, report, _ = read_modules(folder, name=name)
         report = report._replace(warnings=report.warnings + _not_compared(folder, info))
         digest = None
     else:
-        sites, shapes, fingerprint, allow = base
-        expert, report = read(folder, sites, shapes, fingerprint, allow, name)
+        sites, shapes, fingerprint, allow, homes = base
+        expert, report = read(folder, sites, shapes, fingerprint, allow, name, homes)
         info, digest = expert.info, expert.info["hash"]
-        loras = {m: expert.loras[site] for m, site in sites.items() if site in expert.loras}
+        parts = dict(zip(report.matched, expert.parts.values(), strict=True))
     _check_extras(folder)
-    ranks = tuple(sorted({rank(one) for one in loras.values()}))
-    return Member(name, _size(folder), info, modules_hash(loras), digest, ranks, report)
+    ranks = tuple(sorted({rank(one) for one in parts.values()}))
+    return Member(name, _size(folder), info, modules_hash(parts), digest, ranks, report)
 
 
 def members(pool: Path, base: OnBase | None = None) -> tuple[Member, ...]:

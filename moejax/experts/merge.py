@@ -5,9 +5,11 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Float
 
-from moejax.experts.bank import Bank, Stack
+from moejax.experts.bank import Bank
 from moejax.experts.expert import Expert
 from moejax.experts.lora import Lora
+from moejax.experts.stacks import Stack
+from moejax.types import UserError
 
 Mode = Literal["output", "factor"]
 
@@ -17,9 +19,14 @@ def merged(bank: Bank, weights: Float[np.ndarray, "e"], mode: Mode, name: str) -
 
     `output`: A = [A_e, …] one under the other, B = [w_e s_e B_e, …], of rank sum r over the experts with a weight;
     `factor`: A = sum w_e A_e, B = sum w_e s_e B_e, of the largest rank. Its scale is 1.
+    Raises UserError where experts are no LoRAs: what is not linear has no such sum.
     """
     loras = {}
     for path, stack in bank.sites.items():
+        if not isinstance(stack, Stack):
+            raise UserError(
+                f"the experts have bottleneck adapters at {path!r}: only LoRAs can be merged into one expert"
+            )
         for layer, slot in enumerate(np.asarray(stack.slot)):
             if (
                 slot >= 0

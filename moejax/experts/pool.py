@@ -15,8 +15,10 @@ from moejax.experts.bank import Bank
 from moejax.experts.content_hash import content_hash
 from moejax.experts.expert import Expert, SiteKey
 from moejax.experts.folder import check_names, closest, expert_folders
+from moejax.experts.homes import NOWHERE, Homes
 from moejax.experts.read import read
 from moejax.experts.report import LoadReport, compare
+from moejax.experts.stacks import kind_of
 from moejax.types import AccessDenied, NotApplicable, UserError
 
 
@@ -26,6 +28,7 @@ class Pool:
 
     sites: Hugging Face module -> (path, layer). folders: where extras are read from, None: nowhere.
     held: expert -> extra -> value in memory, before the folder. allowed: the extras that may be read.
+    beside: kind -> pool of the same contributors' experts of that kind, which have no part in this one.
     """
 
     names: tuple[str, ...]
@@ -35,6 +38,12 @@ class Pool:
     folders: tuple[Path | None, ...]
     held: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     allowed: frozenset[str] = frozenset()
+    beside: Mapping[str, "Pool"] = field(default_factory=dict)
+
+    @property
+    def kinds(self) -> frozenset[str]:
+        """The kinds of its experts, of `part.KINDS`."""
+        return frozenset(kind_of(stack) for stack in self.bank.sites.values())
 
     def index(self, name: str) -> int:
         """The expert slot of a name. Raises UserError when there is no such expert."""
@@ -141,7 +150,7 @@ class Pool:
         return replace(
             self,
             names=(*self.names, expert.name),
-            infos=(*self.infos, expert.info | {"hash": content_hash(expert.loras)}),
+            infos=(*self.infos, expert.info | {"hash": content_hash(expert.parts)}),
             bank=banks.append(self.bank, expert, jnp.int32(place)),
             folders=(*self.folders, folder),
         )
@@ -169,7 +178,7 @@ def pool_of(
     if len(set(names)) < len(names):
         raise UserError(f"two experts are named {max(names, key=names.count)!r}: rename one")
     bank = banks.stack(experts, shapes, layers, capacity, rank, where)
-    infos = tuple(expert.info | {"hash": content_hash(expert.loras)} for expert in experts)
+    infos = tuple(expert.info | {"hash": content_hash(expert.parts)} for expert in experts)
     return Pool(names, infos, bank, sites, tuple(folders or [None] * len(names)))
 
 
@@ -182,6 +191,7 @@ def read_pool(
     capacity: int | None = None,
     rank: int | None = None,
     allow_base_mismatch: bool = False,
+    homes: Homes = NOWHERE,
 ) -> tuple[Pool, tuple[LoadReport, ...]]:
     """All experts of `folder`, one a sub-folder, sorted by name; hidden ones are passed over.
 
@@ -194,7 +204,7 @@ def read_pool(
     if not found:
         raise UserError(f"{folder}: no expert in it: each is a sub-folder with adapter_config.json")
     check_names(path.name for path in found)
-    loaded = [read(path, sites, shapes, fingerprint, allow_base_mismatch) for path in found]
+    loaded = [read(path, sites, shapes, fingerprint, allow_base_mismatch, homes=homes) for path in found]
     pool = pool_of(
         [expert for expert, _ in loaded], sites, shapes, layers, folders=found, capacity=capacity, rank=rank
     )

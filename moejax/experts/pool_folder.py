@@ -7,12 +7,23 @@ from pathlib import Path
 
 from moejax.experts import folder as folders
 from moejax.experts.change import Change, undoable
-from moejax.experts.folder import CONFIG, EXTRAS, INFO, SAMPLES, WEIGHTS, check_name, closest, twin
+from moejax.experts.folder import (
+    ADAPTERS_WEIGHTS,
+    CONFIG,
+    EXTRAS,
+    INFO,
+    SAMPLES,
+    WEIGHTS,
+    check_name,
+    closest,
+    twin,
+)
 from moejax.experts.journal import is_there, looked_at, make, opened, sync
 from moejax.experts.member import Member, OnBase, compared, examine, members
 from moejax.types import UserError
 
-FILES = (CONFIG, WEIGHTS, INFO, EXTRAS, SAMPLES, "README.md", "LICENSE")  # what is copied; a pickle never is
+FILES = (CONFIG, WEIGHTS, ADAPTERS_WEIGHTS, INFO, EXTRAS, SAMPLES, "README.md", "LICENSE")
+"""What is copied; a pickle never is."""
 
 
 def add(

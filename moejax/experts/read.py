@@ -5,38 +5,37 @@ from math import hypot
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
-
+from moejax.experts import adapters_config, part, peft_config
 from moejax.experts import folder as folders
-from moejax.experts import lora as lora_
-from moejax.experts import peft_config
+from moejax.experts.adapters_config import is_adapters
 from moejax.experts.content_hash import content_hash
-from moejax.experts.expert import Expert, SiteKey
-from moejax.experts.folder import CONFIG, INFO, PICKLE, WEIGHTS, Tensors
-from moejax.experts.lora import Lora
-from moejax.experts.peft_config import PeftConfig
+from moejax.experts.expert import Expert, SiteKey, expert_of
+from moejax.experts.folder import ADAPTERS_PICKLE, ADAPTERS_WEIGHTS, CONFIG, INFO, PICKLE, WEIGHTS
+from moejax.experts.homes import NOWHERE, Homes
+from moejax.experts.part import Part
+from moejax.experts.read_adapters import read_adapters, site
+from moejax.experts.read_peft import read_peft
 from moejax.experts.report import LoadReport
 from moejax.types import UserError
 
-PREFIX = "base_model.model."
-FACTORS = (".lora_A.weight", ".lora_B.weight")
-HINTS = {  # part of a key -> what such a tensor is
-    "lora_magnitude_vector": "DoRA's magnitudes",
-    "lora_embedding": "a LoRA on an embedding",
-    "modules_to_save": "a whole trained module",
-    "lora_bias": "a bias inside the LoRA",
-    ".lora_A.": "a LoRA under another layout",
-    ".lora_B.": "a LoRA under another layout",
-    ".bias": "a trained bias",
-}
+NAMED = {"lora": "a LoRA expert", "bottleneck": "a bottleneck expert"}
+BY_PEFT = (
+    "where you trust it, load and save it with PEFT, PeftModel.from_pretrained(base, folder).save_pretrained(folder), "
+    f"which writes {WEIGHTS}"
+)
+BY_ADAPTERS = (
+    'where torch is installed, say python -c "import torch, safetensors.torch as s; '
+    "s.save_file(torch.load('{pickle}', weights_only=True), '{weights}')\", which opens it as tensors alone"
+)
 
 
 class Found(NamedTuple):
-    """What a folder holds, by Hugging Face module: `moejax.json` or what stands for it, the LoRAs, the report."""
+    """What a folder holds, by Hugging Face module: `moejax.json` or what stands for it, the parts, the report."""
 
     info: dict[str, Any]
-    loras: dict[str, Lora]
+    parts: Mapping[str, Part]
     report: LoadReport
+    sites: Mapping[str, SiteKey] = {}  # of bottleneck adapters: where in the base they stand
 
 
 def read(
@@ -46,18 +45,19 @@ def read(
     fingerprint: str | None,
     allow_base_mismatch: bool = False,
     name: str | None = None,
+    homes: Homes = NOWHERE,
 ) -> tuple[Expert, LoadReport]:
-    """One expert from its PEFT folder, with what was found.
+    """One expert from a folder that PEFT or AdapterHub wrote, with what was found.
 
     sites: Hugging Face module -> (path, layer); shapes: path -> (d, f); fingerprint: of the base to adapt;
-    name: of the expert, the folder's own unless given.
+    name: of the expert, the folder's own unless given; homes: of the base's bottleneck adapters.
     Raises UserError, one sentence naming the file and the tensor or field, on anything that cannot be read as
-    exactly the function that PEFT would compute, on damage, and on another base's fingerprint.
+    exactly the function that its library would compute, on damage, and on another base's fingerprint.
     """
     of_modules = {module: shapes[path] for module, (path, _) in sites.items()}
-    info, loras, report = read_modules(folder, of_modules, fingerprint, allow_base_mismatch, name)
-    expert = Expert(report.name, info, {sites[module]: one for module, one in loras.items()})
-    info["hash"] = _hash(Path(folder), expert)
+    info, parts, report, at = read_modules(folder, of_modules, fingerprint, allow_base_mismatch, name, homes)
+    expert = expert_of(report.name, info, {(at or sites)[module]: one for module, one in parts.items()})
+    info["hash"] = _hash(report.file, expert)
     return expert, report
 
 
@@ -72,11 +72,12 @@ def read_modules(
     fingerprint: str | None = None,
     allow_base_mismatch: bool = False,
     name: str | None = None,
+    homes: Homes | None = None,
 ) -> Found:
     """An expert as its folder has it, by Hugging Face module, its recorded hash not compared.
 
     shapes: Hugging Face module -> (d, f), all that the base has; None: no base is at hand, so any module will do
-    and the file's own shapes need only agree with the rank, and no module is known to be unmatched.
+    and the file's own shapes need only agree with the rank, and no module is known to be unmatched; homes likewise.
     Raises UserError as `read` does.
     """
     folder = Path(folder)
@@ -84,46 +85,71 @@ def read_modules(
     folders.check_name(name)
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder")
-    file = str(folder / CONFIG)
-    config = peft_config.parse(folders.read_json(folder / CONFIG), file)
-    info, warnings = _info(folder, fingerprint, allow_base_mismatch)
-    _no_pickle(folder)
-    with folders.open_tensors(folder / WEIGHTS) as tensors:
-        modules = _modules(tensors, shapes, config, file)
-        loras = {m: _lora(tensors, m, shapes[m] if shapes else None, config, file) for m in modules}
-    zero = tuple(_key(m, i) for m, one in loras.items() for i in range(2) if not (one.a, one.b)[i].any())
-    if all(not one.b.any() for one in loras.values()):
-        raise UserError(
-            f"{folder / WEIGHTS}: every lora_B is zero, {_key(modules[0], 1)!r} first: it does nothing"
-        )
-    others = sorted((shapes or {}).keys() - loras.keys())
-    report = LoadReport(
+    raw = folders.read_json(folder / CONFIG)
+    if is_adapters(raw):
+        return _of_adapters(folder, raw, fingerprint, allow_base_mismatch, name, homes)
+    return _of_peft(folder, raw, shapes, fingerprint, allow_base_mismatch, name)
+
+
+def _of_peft(
+    folder: Path, raw: Mapping[str, Any], shapes: Any, fingerprint: Any, allow: bool, name: str
+) -> Found:
+    file, weights = str(folder / CONFIG), folder / WEIGHTS
+    config = peft_config.parse(raw, file)
+    info, warnings = _info(folder, "lora", fingerprint, allow)
+    _no_pickle(weights, folder / PICKLE, BY_PEFT)
+    with folders.open_tensors(weights) as tensors:
+        loras, targeted, zero = read_peft(tensors, shapes, config, file)
+    return Found(info, loras, _report(name, weights, loras, targeted, zero, warnings))
+
+
+def _of_adapters(
+    folder: Path, raw: Mapping[str, Any], fingerprint: Any, allow: bool, name: str, homes: Homes | None
+) -> Found:
+    file, weights = str(folder / CONFIG), folder / ADAPTERS_WEIGHTS
+    config = adapters_config.parse(raw, file)
+    info, warnings = _info(folder, "bottleneck", fingerprint, allow)
+    _no_pickle(weights, folder / ADAPTERS_PICKLE, BY_ADAPTERS)
+    with folders.open_tensors(weights) as tensors:
+        adapters, targeted, zero = read_adapters(tensors, config, homes, file)
+    at = {} if homes is None else {module: site(module, config, homes) for module in adapters}
+    return Found(info, adapters, _report(name, weights, adapters, targeted, zero, warnings), at)
+
+
+def _report(
+    name: str,
+    file: Path,
+    parts: Mapping[str, Part],
+    targeted: tuple[str, ...],
+    zero: tuple[str, ...],
+    warnings: tuple[str, ...],
+) -> LoadReport:
+    return LoadReport(
         name,
-        matched=tuple(modules),
-        unmatched=tuple(module for module in others if peft_config.targeted(config, module, file)),
+        matched=tuple(parts),
+        unmatched=tuple(module for module in sorted(targeted) if module not in parts),
         zero=zero,
-        scale={module: lora_.scale(one) for module, one in loras.items()},
-        norm=hypot(*(lora_.norm(one) for one in loras.values())),
+        scale={module: part.scale(one) for module, one in parts.items()},
+        norm=hypot(*(part.norm(one) for one in parts.values())),
         warnings=warnings,
+        file=file,
     )
-    return Found(info, loras, report)
 
 
-def _no_pickle(folder: Path) -> None:
-    if not (folder / WEIGHTS).is_file() and (folder / PICKLE).is_file():
-        raise UserError(
-            f"{folder / PICKLE}: only a pickle, which can run any code when opened: where you trust it, load "
-            "and save it with PEFT, PeftModel.from_pretrained(base, folder).save_pretrained(folder), "
-            f"which writes {WEIGHTS}"
-        )
+def _no_pickle(weights: Path, pickle: Path, advice: str) -> None:
+    if not weights.is_file() and pickle.is_file():
+        said = advice.format(pickle=pickle, weights=weights)
+        raise UserError(f"{pickle}: only a pickle, which can run any code when opened: {said}")
 
 
-def _info(folder: Path, fingerprint: str | None, allow: bool) -> tuple[dict[str, Any], tuple[str, ...]]:
+def _info(
+    folder: Path, kind: str, fingerprint: str | None, allow: bool
+) -> tuple[dict[str, Any], tuple[str, ...]]:
     """`moejax.json`, or what stands for it, and warnings about the base."""
     file = folder / INFO
     info = folders.read_json(file) if file.exists() else {}
-    if info.setdefault("kind", "lora") != "lora":
-        raise UserError(f"{file}: kind is {info['kind']!r}: only 'lora' can be read as a LoRA expert")
+    if info.setdefault("kind", kind) != kind:
+        raise UserError(f"{file}: kind is {info['kind']!r}: only {kind!r} can be read as {NAMED[kind]}")
     recorded = info.get("base")
     if recorded is None:
         return info, (f"{folder}: no base fingerprint is recorded: check that it was trained on this base",)
@@ -137,67 +163,11 @@ def _info(folder: Path, fingerprint: str | None, allow: bool) -> tuple[dict[str,
     return info, (what,)
 
 
-def _modules(
-    tensors: Tensors, known: Mapping[str, Any] | None, config: PeftConfig, file: str
-) -> tuple[str, ...]:
-    """The modules that the file adapts, in sorted order, each with both factors."""
-    found: dict[str, set[str]] = {}
-    for key in tensors.names:
-        if ".." in key or "/" in key or "\\" in key:
-            raise UserError(f"{tensors.path}: tensor {key!r} has a path for a name")
-        factor = next((f for f in FACTORS if key.endswith(f)), "")
-        module = key[len(PREFIX) : -len(factor)] if factor and key.startswith(PREFIX) else ""
-        if not module:
-            hint = next((f" ({what})" for part, what in HINTS.items() if part in key), "")
-            raise UserError(
-                f"{tensors.path}: unknown tensor {key!r}{hint}: expected {PREFIX}MODULE{FACTORS[0]}"
-            )
-        if known is not None and module not in known:
-            near = folders.closest(module, known)
-            raise UserError(
-                f"{tensors.path}: tensor {key!r} is for a module that the base does not have{near}"
-            )
-        if not peft_config.targeted(config, module, file):
-            raise UserError(f"{tensors.path}: tensor {key!r} is for a module that {file} does not target")
-        found.setdefault(module, set()).add(factor)
-    for module, factors in found.items():
-        for i, factor in enumerate(FACTORS):
-            if factor not in factors:
-                raise UserError(
-                    f"{tensors.path}: tensor {_key(module, i)!r} is missing, its partner is there"
-                )
-    if not found:
-        raise UserError(f"{tensors.path}: holds no tensor")
-    return tuple(sorted(found))
-
-
-def _key(module: str, i: int) -> str:
-    return PREFIX + module + FACTORS[i]
-
-
-def _lora(
-    tensors: Tensors, module: str, shape: tuple[int, int] | None, config: PeftConfig, file: str
-) -> Lora:
-    """The factors of a module; shapes are checked before anything is read, d and f only where they are known."""
-    r, alpha = peft_config.rank_and_alpha(config, module, file)
-    d, f = shape or ("any", "any")
-    for i, expected in enumerate([(r, d), (f, r)]):
-        found = tensors.shape(_key(module, i))
-        fits = (want in ("any", size) for size, want in zip(found, expected, strict=False))
-        if len(found) != 2 or not all(fits):
-            raise UserError(
-                f"{tensors.path}: tensor {_key(module, i)!r} has shape {list(found)}: "
-                f"expected [{', '.join(map(str, expected))}] with rank {r} by {CONFIG}"
-            )
-    a, b = (tensors.read(_key(module, i)) for i in range(2))
-    return Lora(a, np.ascontiguousarray(b.T), alpha, config.rslora)
-
-
-def _hash(folder: Path, expert: Expert) -> str:
-    digest, recorded = content_hash(expert.loras), expert.info.get("hash")
+def _hash(weights: Path, expert: Expert) -> str:
+    digest, recorded = content_hash(expert.parts), expert.info.get("hash")
     if recorded is not None and recorded != digest:
         raise UserError(
-            f"{folder / WEIGHTS}: its content is not what {INFO} recorded as `hash`: get the folder again, "
+            f"{weights}: its content is not what {INFO} recorded as `hash`: get the folder again, "
             "or remove `hash` if you changed the weights yourself"
         )
     return digest

@@ -1,6 +1,7 @@
 """What was found while loading an expert, and how it stands against its pool."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from statistics import median
 from typing import NamedTuple
 
@@ -13,7 +14,7 @@ class LoadReport(NamedTuple):
 
     matched: modules with weights. unmatched: modules of the base that the config targets, without weights.
     zero: tensors that make their module's delta zero. scale: effective scale by module. norm: Frobenius norm
-    of the whole delta. median: the pool's, once compared. warnings: sentences for the user.
+    of the whole delta. median: the pool's, once compared. warnings: sentences for the user. file: of the weights.
     """
 
     name: str
@@ -24,6 +25,7 @@ class LoadReport(NamedTuple):
     norm: float
     median: float | None = None
     warnings: tuple[str, ...] = ()
+    file: Path = Path()
 
 
 def compare(reports: Sequence[LoadReport], hashes: Sequence[str]) -> tuple[LoadReport, ...]:

@@ -12,6 +12,7 @@ from moejax.survey import CARDS
 from moejax.types import UserError
 
 TABLE: dict[str, str] = {
+    "adapterfusion": "moejax.methods.adapterfusion",
     "arrow": "moejax.methods.arrow",
     "average_activation": "moejax.methods.average_activation",
     "base": "moejax.methods.bare",

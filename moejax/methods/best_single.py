@@ -13,12 +13,12 @@ import numpy as np
 from jaxtyping import Float
 
 from moejax.adapted import Adapted
-from moejax.contract import Fitted, Grants, Method
+from moejax.contract import Fitted, Grants, Method, chosen_kind
 from moejax.experts.bank import size
 from moejax.experts.merge import Mode
 from moejax.experts.pool import Pool
 from moejax.models.base import Base
-from moejax.places import LINEARS, Lora
+from moejax.places import LINEARS, Lora, Worn, bottlenecks
 from moejax.taxonomy import Card, infobox
 from moejax.train.accuracy import qualities
 from moejax.types import Batch, PyTree, Weights
@@ -33,10 +33,11 @@ CARD = Card(
 
 @dataclass(frozen=True)
 class Config:
-    """On which rows the expert is chosen."""
+    """On which rows the expert is chosen, and of which kind it is: the run's own pool, or one beside it."""
 
     rows: Literal["target", "test"] = "target"
     batch: int = 16
+    kind: Literal["any", "lora", "bottleneck"] = "any"
 
 
 def needs(config: Config) -> frozenset[str]:
@@ -51,7 +52,7 @@ def chosen(arrays: PyTree, batch: Batch) -> Weights:
 
 def adapt(config: Config, base: Base) -> Adapted:
     """One expert everywhere; which one is an array, so trying them all compiles once."""
-    return Adapted(base.model, ((LINEARS, Lora("output")),), route=chosen)
+    return Adapted(base.model, ((LINEARS, Lora("output")), *bottlenecks(Worn())), route=chosen)
 
 
 def fit(config: Config, base: Base, pool: Pool, grants: Grants, work: Any) -> Fitted:
@@ -79,4 +80,4 @@ def merge(config: Config, pool: Pool, fitted: Fitted) -> tuple[Float[np.ndarray,
     return np.eye(size(pool.bank), dtype=np.float32)[int(fitted.router["model"]["expert"])], "output"
 
 
-METHOD = Method(CARD, Config, adapt, fit=fit, grants=needs, merge=merge)
+METHOD = Method(CARD, Config, adapt, fit=fit, grants=needs, kind=chosen_kind, merge=merge)

@@ -1,11 +1,12 @@
 """Own-expert oracle: every row is answered by the expert of its own task. It is told the task: a leak."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 from moejax.adapted import Adapted
-from moejax.contract import Method
+from moejax.contract import Method, chosen_kind
 from moejax.models.base import Base
-from moejax.places import LINEARS, Lora, own_expert
+from moejax.places import LINEARS, Lora, Worn, bottlenecks, own_expert
 from moejax.taxonomy import Card, infobox
 
 CARD = Card(
@@ -18,12 +19,14 @@ CARD = Card(
 
 @dataclass(frozen=True)
 class Config:
-    """Nothing to set."""
+    """The kind of experts: those of the run's pool, whatever they are, or of the pool of a kind beside it."""
+
+    kind: Literal["any", "lora", "bottleneck"] = "any"
 
 
 def adapt(config: Config, base: Base) -> Adapted:
     """One expert a row."""
-    return Adapted(base.model, ((LINEARS, Lora("output")),), route=own_expert)
+    return Adapted(base.model, ((LINEARS, Lora("output")), *bottlenecks(Worn())), route=own_expert)
 
 
-METHOD = Method(CARD, Config, adapt)
+METHOD = Method(CARD, Config, adapt, kind=chosen_kind)

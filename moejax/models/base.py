@@ -10,6 +10,7 @@ import flax.linen as nn
 import numpy as np
 from jaxtyping import Float
 
+from moejax.experts.homes import NOWHERE, Homes
 from moejax.models.families import canonical
 from moejax.types import PyTree
 
@@ -38,6 +39,7 @@ class Base:
     labels        encoder: label vectors that `Batch.choices` points into
     embedder      texts -> unit vectors, with the `name` of encoder and rule; None where none is at hand
     beside        a second model, of any shape, over the same token ids, for methods that compose two
+    homes         where AdapterHub keeps bottleneck adapters of it
     """
 
     model: nn.Module
@@ -48,6 +50,7 @@ class Base:
     read_tokenizer: Callable[[], Any] | None = None
     folder: str | None = None
     labels: Any = None
+    homes: Homes = NOWHERE
     embedder: Embedder | None = None
     beside: "Base | None" = None
 

@@ -36,6 +36,10 @@ DECODER_NAMES = {
     "layers/mlp/up": "model.layers.{}.mlp.up_proj",
     "layers/mlp/down": "model.layers.{}.mlp.down_proj",
 }
+HOMES = {  # AdapterHub's modules of bottleneck adapters, by sub-layer
+    "encoder": {"layers/attn": "encoder.layer.{}.attention.output", "layers/mlp": "encoder.layer.{}.output"},
+    "decoder": {"layers/attn": "layers.{}.attention_adapters", "layers/mlp": "layers.{}.output_adapters"},
+}
 NAMES = {"encoder": ENCODER_NAMES, "decoder": DECODER_NAMES}
 LEAVES = {"kernel": "weight", "scale": "weight", "embedding": "weight", "bias": "bias"}
 PREFIXES = ("bert.", "model.")

@@ -13,11 +13,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from moejax.experts.homes import Homes
 from moejax.models.base import Base, fingerprint
 from moejax.models.configs import configure, hf_config
 from moejax.models.decoder import Decoder, DecoderConfig
 from moejax.models.encoder import Encoder, EncoderConfig
-from moejax.models.families import LEAVES, NAMES, canonical
+from moejax.models.families import HOMES, LEAVES, NAMES, canonical
 from moejax.models.folder import Stored, locate, read_json, read_tokenizer, stored
 from moejax.types import PyTree, UserError
 
@@ -161,8 +162,14 @@ def _base(model: Model, params: PyTree, prints: str, folder: Path | None) -> Bas
         model=model, params=params, fingerprint=prints, sites=sites,
         shapes=shapes,
         read_tokenizer=None if folder is None else partial(read_tokenizer, folder),
-        folder=None if folder is None else str(folder),
+        folder=None if folder is None else str(folder), homes=_homes(model),
     )  # fmt: skip
+
+
+def _homes(model: Model) -> Homes:
+    names, layers = HOMES["encoder" if isinstance(model, Encoder) else "decoder"], range(model.config.layers)
+    modules = {name.format(layer): (path, layer) for path, name in names.items() for layer in layers}
+    return Homes(modules, model.config.width)
 
 
 def _names(model: Model) -> dict[str, str]:

@@ -20,7 +20,7 @@ from moejax.evaluate.results import provenance
 from moejax.experts.pool import Pool
 from moejax.method_row import MethodRow, short
 from moejax.methods import load
-from moejax.stages.make import TARGET, asked, key_of
+from moejax.stages.make import TARGET, asked, key_of, pool_for
 from moejax.stages.scene import Scene
 from moejax.train import tree_file
 from moejax.train.rows import ArrayRows
@@ -48,7 +48,7 @@ def used_on(scene: Scene, row: MethodRow) -> tuple[str, ...]:
 
 def applied(config: Config, scene: Scene, pool: Pool, run: RunFolder, row: MethodRow) -> Iterator[Applied]:
     """A row of the table on each task that it applies to, by the router that was fitted for it."""
-    method = load(row.name)
+    method, pool = load(row.name), pool_for(row, pool)
     needs = method.needs(row.config)
     adapted, known = method.adapt(row.config, scene.top), {}
     for name in used_on(scene, row):

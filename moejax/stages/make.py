@@ -3,7 +3,7 @@
 import shutil
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 from rich.console import Console
@@ -14,9 +14,11 @@ from moejax.evaluate import router_file
 from moejax.evaluate.grants import Grants, Target, few
 from moejax.experts import files
 from moejax.experts.pool import Pool, read_pool
+from moejax.experts.report import LoadReport
 from moejax.method_row import MethodRow
 from moejax.methods import load
 from moejax.stages.scene import Scene
+from moejax.train.bottlenecks import train_bottlenecks
 from moejax.train.contributed import Stage, contributed, digest
 from moejax.train.differences import differences
 from moejax.train.experts import train_together
@@ -46,27 +48,56 @@ def work_of(config: Config, run: RunFolder, *name: str, progress: bool = False) 
 def experts(config: Config, scene: Scene, run: RunFolder, console: Console) -> Pool:
     """Train an expert for each held-in task, all in one program; then read them as anybody's folders are read.
 
+    Where a row of the table routes bottleneck adapters, they are trained too, and stand beside the pool.
     Experts that were given are not trained, and were read with the scene.
     """
-    if scene.given is None and run.done("experts") is None:
-        start, data = time.perf_counter(), {name: _training_rows(scene, name) for name in scene.held_in}
-        work = work_of(config, run, "experts", progress=console.is_terminal)
-        for name, expert in train_together(scene.top, data, config.experts, work).items():
-            task = scene.tasks[name]
-            info = {"task": name, "description": task.instruction, "init": "independent"}
-            expert = expert._replace(info=info)
-            files.write(run.expert(name), expert, scene.base.sites, fingerprint=scene.base.fingerprint)
-        run.mark("experts", {"seconds": time.perf_counter() - start})
-        shutil.rmtree(work.folder, ignore_errors=True)
-    pool, reports = scene.given or read_pool(
-        run.folder / "experts", scene.base.sites, scene.base.shapes, scene.base.layers, scene.base.fingerprint,
-        allow_base_mismatch=config.base.allow_mismatch,
-    )  # fmt: skip
+    pool, reports = scene.given or _trained(config, scene, run, console, "experts", "lora")
+    if scene.given is None and any(kind_of(row) == "bottleneck" for row in rows(config)):
+        other, more = _trained(config, scene, run, console, "experts@bottleneck", "bottleneck")
+        pool, reports = replace(pool, beside={"bottleneck": other}), reports + more
     for report in reports:
         for warning in report.warnings:
             console.print(f"warning: {warning}", markup=False)
-    console.print(f"{len(pool.names)} experts")
+    beside = "".join(f", and beside them {len(p.names)} of kind {kind}" for kind, p in pool.beside.items())
+    console.print(f"{len(pool.names)} experts{beside}")
     return pool
+
+
+def _trained(
+    config: Config, scene: Scene, run: RunFolder, console: Console, stage: str, kind: str
+) -> tuple[Pool, tuple[LoadReport, ...]]:
+    """The experts of one kind in the folder `stage` of the run, trained unless they are there."""
+    base = scene.base
+    if run.done(stage) is None:
+        start, data = time.perf_counter(), {name: _training_rows(scene, name) for name in scene.held_in}
+        work = work_of(config, run, stage, progress=console.is_terminal)
+        if kind == "lora":
+            made = train_together(scene.top, data, config.experts, work)
+        else:
+            made = train_bottlenecks(scene.top, data, config.bottlenecks, work, config.experts.layers)
+        for name, expert in made.items():
+            task = scene.tasks[name]
+            info = {"task": name, "description": task.instruction, "init": "independent"}
+            folder = run.inside(stage, name)
+            files.write(
+                folder, expert._replace(info=info), base.sites, fingerprint=base.fingerprint, homes=base.homes
+            )
+        run.mark(stage, {"seconds": time.perf_counter() - start})
+        shutil.rmtree(work.folder, ignore_errors=True)
+    return read_pool(
+        run.folder / stage, base.sites, base.shapes, base.layers, base.fingerprint,
+        allow_base_mismatch=config.base.allow_mismatch, homes=base.homes,
+    )  # fmt: skip
+
+
+def kind_of(row: MethodRow) -> str:
+    """The kind of experts that a row of the table routes; empty: any."""
+    return load(row.name).kind(row.config)
+
+
+def pool_for(row: MethodRow, pool: Pool) -> Pool:
+    """The pool of the kind that a row routes; the one given where there is no such beside it."""
+    return pool.beside.get(kind_of(row), pool)
 
 
 def _training_rows(scene: Scene, task: str) -> ArrayRows:
@@ -82,7 +113,7 @@ def contributions(config: Config, scene: Scene, pool: Pool, run: RunFolder, cons
     """Let contributors add what the methods of the table need of them, once for each method."""
     for row in _once_a_method(rows(config)):
         method = load(row.name)
-        if method.contribute is None:
+        if method.contribute is None or kind_of(row) not in pool.kinds:
             continue
         stage, own = f"contribute/{row.name}", scene.own_rows()
         work = work_of(config, run, "contribute", row.name, progress=console.is_terminal)
@@ -130,6 +161,7 @@ def routers(config: Config, scene: Scene, pool: Pool, run: RunFolder, console: C
         if run.done(stage, key) is not None:
             continue
         try:
+            _has_kind(row, pool_for(row, pool))
             _has_tasks(scene, needs)
             fitted = [_fit(config, scene, pool, run, row, target) for target in targets]
         except NotApplicable as error:
@@ -151,8 +183,18 @@ def _has_tasks(scene: Scene, needs: frozenset[str]) -> None:
         raise NotApplicable("no task is an expert's own")
 
 
+def _has_kind(row: MethodRow, pool: Pool) -> None:
+    """Raise NotApplicable when the experts are not of the kind that a row routes."""
+    kind = kind_of(row)
+    if kind and kind not in pool.kinds:
+        raise NotApplicable(
+            f"it routes experts of kind {kind}, the pool's are {', '.join(sorted(pool.kinds))}"
+        )
+
+
 def key_of(row: MethodRow, pool: Pool) -> dict[str, Any]:
     """What a row's router and all that is made with it depend on."""
+    pool = pool_for(row, pool)
     infos = dict(zip(pool.names, pool.infos, strict=True))
     key = {"config": asdict(row.config), "experts": {name: info["hash"] for name, info in infos.items()}}
     noted = ("task", "extras") if load(row.name).card.extras else ("task",)
@@ -164,7 +206,7 @@ def _fit(
     config: Config, scene: Scene, pool: Pool, run: RunFolder, row: MethodRow, target: str | None
 ) -> Fitted:
     """One router, fitted on what its method may read, written into the run."""
-    method = load(row.name)
+    method, pool = load(row.name), pool_for(row, pool)
     needs = method.needs(row.config)
     grants = Grants(needs, scene.own(), _target(config, scene, target))
     work = work_of(config, run, *_place(row, target)).within(digest(key_of(row, pool)))

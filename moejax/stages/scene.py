@@ -175,7 +175,7 @@ def _read_given(folder: str, config: Config, base: Base) -> Given:
     """Experts that were trained elsewhere. Raises UserError as `read_pool` does."""
     return read_pool(
         folder, base.sites, base.shapes, base.layers, base.fingerprint,
-        allow_base_mismatch=config.base.allow_mismatch,
+        allow_base_mismatch=config.base.allow_mismatch, homes=base.homes,
     )  # fmt: skip
 
 

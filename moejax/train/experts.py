@@ -1,6 +1,6 @@
-"""Experts trained independently, but together: stacked LoRAs over one frozen base, each row bound to its expert."""
+"""Experts trained independently, but together: stacked over one frozen base, each row bound to its expert."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol, runtime_checkable
 
@@ -9,15 +9,18 @@ import numpy as np
 
 from moejax.adapted import Adapted
 from moejax.contract import Rows
+from moejax.experts import bank as banks
 from moejax.experts import lora
 from moejax.experts.bank import Bank, stack
 from moejax.experts.expert import Expert, SiteKey
 from moejax.models.base import Base
-from moejax.places import LINEARS, Lora, own_expert
+from moejax.places import LINEARS, Lora, Worn, bottlenecks, own_expert
 from moejax.train.optimiser import Optimiser
 from moejax.train.rows import bound, seed_of
 from moejax.train.work import Work
 from moejax.types import PyTree
+
+FACTORS = ("a", "b", "a_bias", "b_bias")  # the leaves of a stack that are trained
 
 
 @dataclass(frozen=True)
@@ -90,30 +93,38 @@ def train_together(
     names, sites = sorted(rows), sites_of(recipe, base.layers)
     recipes = {one: replace(recipe, rank=(ranks or {}).get(one, recipe.rank)) for one in names}
     before = [fresh(base.shapes, one, sites, recipes[one], work.seed) for one in names]
-    bank = stack(before, base.shapes, base.layers)
+    return together(base, before, rows, recipe.batch, recipe.optimiser, work, name)
+
+
+def together(
+    base: Base,
+    before: Sequence[Expert],
+    rows: Mapping[str, Rows],
+    batch: int,
+    optimiser: Optimiser,
+    work: Work,
+    name: str = "experts",
+) -> dict[str, Expert]:
+    """The experts after training, whatever their kind; `batch` rows of each in a step."""
+    names, bank = [one.name for one in before], stack(before, base.shapes, base.layers)
+    places = ((LINEARS, Lora("output")), *bottlenecks(Worn()))
     trained = work.train(
-        name, Adapted(base.model, ((LINEARS, Lora("output")),), route=own_expert),
+        name, Adapted(base.model, places, route=own_expert),
         {"params": base.params, "bank": bank, "router": {}, "labels": base.labels}, trainable(bank),
-        bound(rows, names, recipe.batch, work.seed), recipe.optimiser, together=names,
-    )["bank"]["sites"]  # fmt: skip
-    return {one.name: _after(one, bank, trained, e) for e, one in enumerate(before)}
+        bound(rows, names, batch, work.seed), optimiser, together=names,
+    )  # fmt: skip
+    after = with_factors(bank, trained)
+    return {one.name: banks.expert(after, names, e, like=one) for e, one in enumerate(before)}
 
 
 def trainable(bank: Bank) -> PyTree:
-    """The factors of a bank as a sub-tree of the arrays."""
-    return {"bank": {"sites": {path: {"a": s.a, "b": s.b} for path, s in bank.sites.items()}}}
+    """The factors of a bank, and the biases of bottleneck adapters, as a sub-tree of the arrays."""
+    names = {path: [name for name in FACTORS if name in s._fields] for path, s in bank.sites.items()}
+    sites = {path: {n: getattr(bank.sites[path], n) for n in some} for path, some in names.items()}
+    return {"bank": {"sites": sites}}
 
 
 def with_factors(bank: Bank, trained: PyTree) -> Bank:
     """The bank with the factors that training gave, laid out as in `trainable`."""
     sites = {path: bank.sites[path]._replace(**leaves) for path, leaves in trained["bank"]["sites"].items()}
     return bank._replace(sites=sites)
-
-
-def _after(expert: Expert, bank: Bank, trained: PyTree, e: int) -> Expert:
-    loras = {}
-    for (path, layer), one in expert.loras.items():
-        slot, r = int(bank.sites[path].slot[layer]), lora.rank(one)
-        a, b = (np.array(trained[path][leaf][slot, e, :r]) for leaf in ("a", "b"))
-        loras[path, layer] = one._replace(a=a, b=b)
-    return expert._replace(loras=loras)

@@ -28,7 +28,7 @@ def retensor(folder, **changed):
 
 
 def test_without_a_base_the_file_says_what_there_is(tiny, folder):
-    info, loras, report = read_modules(folder)
+    info, loras, report, _ = read_modules(folder)
     expert, whole = read(folder, tiny.sites, tiny.shapes, tiny.fingerprint)
     assert {tiny.sites[module] for module in loras} == expert.loras.keys()
     for module, one in loras.items():
@@ -53,7 +53,7 @@ def test_without_a_base_any_module_and_any_width_will_do(folder):
         for key, shape in ((QA, (2, 31)), (QB, (7, 2)))
     }
     retensor(folder, **other)
-    loras = read_modules(folder).loras
+    loras = read_modules(folder).parts
     assert loras["some.other.base"].a.shape == (2, 31) and loras["some.other.base"].b.shape == (2, 7)
 
 
@@ -103,12 +103,12 @@ def test_a_folder_has_a_name_wherever_one_stands(tmp_path, monkeypatch):
 
 
 def test_the_hash_of_modules_is_of_the_content_alone(folder):
-    loras = read_modules(folder).loras
+    loras = read_modules(folder).parts
     digest = modules_hash(loras)
     assert digest.startswith("modules:") and len(digest) == 72
     assert modules_hash(dict(reversed(loras.items()))) == digest
     retensor(folder, **{key: value.astype(np.float64) for key, value in load_file(folder / WEIGHTS).items()})
-    assert modules_hash(read_modules(folder).loras) == digest
+    assert modules_hash(read_modules(folder).parts) == digest
     one = loras[Q]
     others = (
         loras | {Q: one._replace(a=one.a + 1)},
