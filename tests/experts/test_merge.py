@@ -4,11 +4,13 @@ import jax
 import numpy as np
 import pytest
 import tiny
+import world as worlds
 
 from moejax.experts.expert import Expert
 from moejax.experts.lora import Lora
 from moejax.experts.merge import merged
 from moejax.experts.pool import pool_of
+from moejax.types import UserError
 
 BASE = tiny.base("encoder")
 POOL = tiny.pool(BASE, "ann", "bob", "cy", capacity=5)
@@ -47,6 +49,14 @@ def test_ranks_are_the_sum_or_the_largest_without_what_is_zero():
     assert ranks["factor"] == {(tiny.EVERYWHERE, 0): 2, (tiny.EVERYWHERE, 1): 2, (tiny.ON_TOP, 1): 2}
     alone = merged(POOL.bank, np.float32([0, 1, 0, 0, 0]), "output", "one").loras
     assert {len(one.a) for one in alone.values()} == {1}
+
+
+def test_bottleneck_adapters_are_refused():
+    bank = worlds.fitted("encoder", "best_single(bottleneck)").arrays["bank"]
+    with pytest.raises(
+        UserError, match="bottleneck adapters at 'layers/.*': only LoRAs can be merged into one"
+    ):
+        merged(bank, np.ones(len(bank.alive), np.float32), "output", "one")
 
 
 def test_where_nothing_is_left_there_is_no_site():
