@@ -6,15 +6,15 @@ import sys
 from pathlib import Path
 
 import pytest
+from quick_programs import FLAGS
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # before anything imports huggingface_hub, which reads it once
 os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
-# A test's programs are tiny: compiling them is most of what it does, so XLA is told not to try hard. Measured: a
-# training step compiles in a tenth of the time. It is read once, before the first computation.
-QUICK = "--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
-os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {QUICK}".strip()
+os.environ["XLA_FLAGS"] = (
+    f"{os.environ.get('XLA_FLAGS', '')} {FLAGS}".strip()
+)  # read once, before any program
 
 PEERS = ("torch", "peft")
 

@@ -11,8 +11,10 @@ import resource
 import signal
 import sys
 
+from quick_programs import FLAGS
+
 os.environ["HF_HUB_OFFLINE"] = "1"
-os.environ["XLA_FLAGS"] = "--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
+os.environ["XLA_FLAGS"] = FLAGS
 
 import jax
 
