@@ -163,6 +163,16 @@ def test_what_an_expert_lacks_is_said_in_its_row(my, done, tmp_path):
     assert not list((tmp_path / "run").glob("features*")), "cy adapts the lowest layer: nothing lies below it"
 
 
+def test_modes_that_need_other_extras_stand_in_one_table(my, tmp_path):
+    rows = ("loraretriever(shelf)", "loraretriever(centroids)")
+    shelf, centroids = evaluate(*command(my, "--run", str(tmp_path / "run"), "--methods", *rows))["rows"]
+    assert shelf["extras"] == ["samples"] and centroids["extras"] == ["mean"]
+    assert shelf["tasks"] == centroids["tasks"]  # the mean of the same samples
+    kept = tmp_path / "run" / "extras" / "animal"
+    assert (kept / "moejax_samples.jsonl").is_file() and (kept / "moejax_extras.safetensors").is_file()
+    assert not list((my / "experts").rglob("moejax_samples.jsonl"))
+
+
 def test_without_a_task_of_their_own_the_oracle_says_so(my, tmp_path, capsys):
     (tmp_path / "data").symlink_to(my / "data")
     (tmp_path / "base").symlink_to(my / "base")
