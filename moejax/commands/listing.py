@@ -2,9 +2,11 @@
 
 import sys
 from collections.abc import Container, Sequence
+from dataclasses import replace
 from textwrap import fill
 from typing import Any
 
+from moejax.methods import load
 from moejax.taxonomy import AXES, FAMILIES, Card
 
 WIDTH = 100
@@ -99,8 +101,21 @@ def _block(card: Card, built: bool) -> str:
         "open": "an expert may join or leave without a new fit" if card.open else "",
     }
     lines += [wrap(f"  {name:20}", text) for name, text in rest.items() if text]
+    lines += [wrap(f"  {'as ' + name:20}", text) for name, text in (_modes(card) if built else {}).items()]
     lines += [wrap(f"  {'' if n else 'remarks':20}", text) for n, text in enumerate(card.remarks)]
     return "\n".join(lines)
+
+
+def _modes(card: Card) -> dict[str, str]:
+    """Named modes that stand elsewhere in the taxonomy, and in which cells."""
+    found = {}
+    for name, axes in load(card.key).modes.items():
+        other = replace(card, axes=axes)
+        changed = [axis for axis in AXES if values(other, axis) != values(card, axis)]
+        found[name] = "; ".join(
+            f"{axis.replace('_', ' ')} {' + '.join(values(other, axis))}" for axis in changed
+        )
+    return found
 
 
 def record(card: Card, built: bool, lacks: Sequence[str] | None) -> dict[str, Any]:

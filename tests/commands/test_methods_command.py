@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 
@@ -119,7 +120,8 @@ def test_have_and_filters_go_together(said):
     assert "you can use 29 of 29" in everything and "The others lack" not in everything
 
 
-def test_blocks_have_full_words_needs_and_remarks(said, built):
+def test_blocks_have_full_words_needs_and_remarks(said, built, monkeypatch):
+    monkeypatch.setattr("moejax.commands.listing.load", lambda name: SimpleNamespace(modes={}))
     out = said("--long")
     assert max(map(len, out.splitlines())) <= 100
     blocks = {block.split(":")[0]: block for block in out.split("\n\n")}
@@ -140,6 +142,16 @@ def test_blocks_have_full_words_needs_and_remarks(said, built):
     assert said("--expert-selection", "dense", "--expert-aggregation", "none", "--long").startswith(
         "No method"
     )
+
+
+def test_a_mode_that_stands_elsewhere_is_told_with_its_cells(said, monkeypatch):
+    monkeypatch.setattr("moejax.commands.methods.TABLE", {"loraretriever": "", "arrow": ""})
+    blocks = {block.partition(":")[0]: block for block in said("--long").split("\n\n")}
+    told = " ".join(blocks["loraretriever"].partition("as centroids")[2].split())
+    assert told.startswith(
+        "expert training Custom; expert data Private; routing dataset None; user dataset Zero-Shot"
+    )
+    assert "  as " not in blocks["arrow"]
 
 
 def test_json_has_everything(said, built):
