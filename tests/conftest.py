@@ -17,6 +17,8 @@ os.environ["XLA_FLAGS"] = (
 )  # read once, before any program
 
 PEERS = ("torch", "peft")
+MAPS = Path("/proc/self/maps")  # of Linux: every program takes some, and a process may have 65,530
+ran = 0
 
 
 def cache_folder() -> str:
@@ -69,3 +71,15 @@ def pytest_runtest_makereport(item, call):
         report.outcome = "failed"
         report.longrepr = f"{item.nodeid}: a parity test may not skip: {report.longrepr}"
     return report
+
+
+def pytest_runtest_teardown(item):
+    """Let go of compiled programs before there are more than a process may hold; they are in the cache on disk."""
+    global ran
+    ran += 1
+    if ran % 25 == 0 and MAPS.exists() and MAPS.read_bytes().count(b"\n") > 30_000:
+        import jax
+        import world
+
+        world.fitted.cache_clear()  # a fit that is kept stands for programs that are compiled
+        jax.clear_caches()
