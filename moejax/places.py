@@ -2,13 +2,14 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from moejax.aggregation import bottleneck, formulations
+from moejax.experts.merge import Mode
 from moejax.joint import Next, Places, Site
 from moejax.models.layers import Join
 from moejax.routing import select
@@ -16,7 +17,6 @@ from moejax.types import Batch, PRNGKey, PyTree, Weights
 
 LINEARS = "layers/*/*"  # every linear of every block; where no expert adapts one, the place does nothing
 SUBLAYERS = ("layers/attn", "layers/mlp", "layers/attn_join", "layers/mlp_join")
-Mode = Literal["output", "factor"]
 Score = Callable[[Site, Array], Weights]
 
 
