@@ -71,7 +71,7 @@ def modes(config: type) -> str:
 
 def page(contract: Counter[str], card: Counter[str], peers: dict[str, str]) -> str:
     """The whole page."""
-    ours = [load(name).card for name in TABLE if load(name).card.key not in CARDS]
+    ours = [load(name).card for name in sorted(TABLE.keys() - CARDS.keys())]
     lines = [_line(one, contract, card, peers) for one in (*CARDS.values(), *ours)]
     return HEAD + "\n".join(lines) + "\n"
 

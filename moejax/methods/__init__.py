@@ -28,8 +28,8 @@ TABLE: dict[str, str] = {
     "phatgoose": "moejax.methods.phatgoose",
     "task_arithmetic": "moejax.methods.task_arithmetic",
     "token_gate": "moejax.methods.token_gate",
-    "we_moe": "moejax.methods.we_moe",
     "uniform": "moejax.methods.uniform",
+    "we_moe": "moejax.methods.we_moe",
 }
 
 
