@@ -33,6 +33,8 @@ class BaseConfig:
 
     source: Annotated[str, arg(aliases=["--base"])] = "minilm"
     """A folder as Hugging Face lays it out, a name on its hub, or `minilm`: the installed MiniLM-L6."""
+    beside: Annotated[str, arg(aliases=["--beside"])] = ""
+    """A second whole model over the same token ids, of any shape, for methods that work with two; empty: none."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Numbers in which the model computes; parameters of experts and routers stay float32."""
     remat: bool = False

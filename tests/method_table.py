@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 from xml.etree import ElementTree
 
+from moejax.commands.listing import elsewhere
 from moejax.methods import TABLE, load
 from moejax.survey import CARDS
 from moejax.taxonomy import Card
@@ -29,7 +30,7 @@ HEAD = """\
 The 29 methods of the survey ([arXiv 2408.07057](https://arxiv.org/abs/2408.07057)) and our own rows of the tables. This
 page is made by `make method-table` from the cards and from the tests that passed: **contract** counts tests that all
 methods share, **card** those of the method's own checks and worked numbers, **peer** names a program that ran beside
-ours.
+ours. A mode that stands elsewhere in the survey's taxonomy than its method says in which cells.
 
 | § | method | row | needs | modes | contract | card | peer |
 | ---: | --- | --- | --- | --- | ---: | ---: | --- |
@@ -58,7 +59,7 @@ def counts(tests: Iterator[tuple[str, str]]) -> tuple[Counter[str], Counter[str]
     return contract, card, peers
 
 
-def modes(config: type) -> str:
+def modes(config: type) -> list[str]:
     """The named choices of a method's settings, the default first."""
     found = []
     for field in fields(config):
@@ -66,7 +67,7 @@ def modes(config: type) -> str:
         if get_origin(hint) is Literal:
             words = sorted(map(str, get_args(hint)), key=lambda word: word != str(field.default))
             found.append(f"{field.name} {' / '.join(words)}")
-    return "; ".join(found)
+    return found
 
 
 def page(contract: Counter[str], card: Counter[str], peers: dict[str, str]) -> str:
@@ -84,7 +85,8 @@ def _line(card: Card, contract: Counter[str], own: Counter[str], peers: dict[str
     named = f"[{key}](methods/{key}.md)" if (PAGE.parent / "methods" / f"{key}.md").exists() else key
     needs = ", ".join(sorted(method.needs(method.Config()))) or "weights alone"
     given = (contract[key] or "–", own[key] or "–", peers.get(key, ""))
-    cells = (number, card.title, named, needs, modes(method.Config), *given)
+    other = [f"{name}: {cells.replace('; ', ', ')}" for name, cells in elsewhere(card).items()]
+    cells = (number, card.title, named, needs, "; ".join(modes(method.Config) + other), *given)
     return "| " + " | ".join(map(str, cells)) + " |"
 
 

@@ -262,6 +262,38 @@ def test_a_pool_of_another_kind_is_not_applicable(base, tmp_path):
         assert found[name]["not_applicable"] == "it routes experts of kind lora, the pool's are bottleneck"
 
 
+def test_a_second_model_stands_beside_the_base(base, tmp_path, capsys):
+    other = tiny_folder.encoder(tmp_path / "other", layers=3, width=24, seed=1)
+    rows = ("base", "calm(connections=1, steps=2, batch=4)")
+    settings = config(base, tmp_path / "run", methods=rows)
+    settings = replace(settings, base=replace(settings.base, beside=str(other)))
+    train_script.train(settings)
+    eval_script.evaluate(settings)
+    (row,) = (row for row in results(settings)["rows"] if row["label"] == "calm")
+    assert row["cost"]["trained"] == 24 * 16 + 4 * 16 * 16 and row["tasks"]  # D_A D_B + 4 D_B^2
+    looked = check_run.run(Path(settings.run), None)
+    assert looked.count() == 0
+    third = tiny_folder.encoder(tmp_path / "third", layers=3, width=24, seed=2)
+    changed = replace(settings, base=replace(settings.base, beside=str(third)))
+    assert main(lambda _: train_script.train(changed), ["--config", "configs/quickstart.py"], "train.py") == 2
+    assert "base.beside" in capsys.readouterr().err
+
+
+def test_a_second_model_with_other_words_is_refused_in_a_sentence(base, tmp_path, capsys):
+    other = tiny_folder.encoder(tmp_path / "other")
+    words = json.loads((other / "tokenizer.json").read_text())
+    taken = words["model"]["vocab"]
+    taken["qwertz"] = taken.pop("[SEP]")
+    words["added_tokens"] = [one for one in words["added_tokens"] if one["content"] != "[SEP]"]
+    (other / "tokenizer.json").write_text(json.dumps(words))
+    settings = config(base, tmp_path / "run", methods=("base",))
+    settings = replace(settings, base=replace(settings.base, beside=str(other)))
+    assert (
+        main(lambda _: train_script.train(settings), ["--config", "configs/quickstart.py"], "train.py") == 2
+    )
+    assert "(base.beside) has another tokenizer than the base" in capsys.readouterr().err
+
+
 def test_another_configuration_is_refused_with_what_differs(base, done, capsys):
     other = replace(done, experts=replace(done.experts, rank=4))
     assert main(lambda _: train_script.train(other), ["--config", "configs/quickstart.py"], "train.py") == 2

@@ -8,10 +8,12 @@ from moejax.models.encoder import EncoderConfig
 from moejax.models.weights import random_base, save
 
 
-def encoder(folder: Path) -> Path:
-    """A BERT-like encoder of two layers whose words are those of the generated suite."""
-    size = tokenizer(folder)
-    save(random_base(EncoderConfig(vocab=size, width=16, layers=2, heads=2, hidden=32, positions=64)), folder)
+def encoder(folder: Path, layers: int = 2, width: int = 16, seed: int = 0) -> Path:
+    """A BERT-like encoder whose words are those of the generated suite."""
+    shape = EncoderConfig(
+        vocab=tokenizer(folder), width=width, layers=layers, heads=2, hidden=2 * width, positions=64
+    )
+    save(random_base(shape, seed), folder)
     return folder
 
 

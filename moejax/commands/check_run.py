@@ -9,7 +9,7 @@ import numpy as np
 
 from moejax.commands import check_experts
 from moejax.commands.findings import Findings, plural
-from moejax.commands.run_parts import base_of, config_of, experts_of
+from moejax.commands.run_parts import base_of, config_of, experts_of, settings_of
 from moejax.contract import Method
 from moejax.evaluate import router_file
 from moejax.experts.pool import Pool, read_pool
@@ -53,9 +53,9 @@ def run(folder: Path, base: Base | None) -> Findings:
             f"made by other code ({known.get('code')} there, {code} here): say --accept-code"
         )
     base = base or base_of(config)
-    if base is not None and known.get("base") not in (None, base.fingerprint):
+    if base is not None and known.get("base") not in (None, base.identity):
         found.faults.append(
-            f"{folder / 'config.json'}: the run is of base {known['base']}, not of {base.fingerprint}"
+            f"{folder / 'config.json'}: the run is of base {known['base']}, not of {base.identity}"
         )
     pools = []
     for experts in experts_of(folder, config):
@@ -103,9 +103,9 @@ def _router(folder: Path, base: Base | None, pools: Sequence[Pool], refits: bool
         _finite(folder / "router.safetensors", tree_file.load(folder / "router.safetensors"), found)
     except UserError as error:
         found.faults.append(str(error))
-    if base is not None and record["base"] != base.fingerprint:
+    if base is not None and record["base"] != base.identity:
         found.faults.append(
-            f"{folder}: fitted on base {record['base']}, not on {base.fingerprint}; fit it again"
+            f"{folder}: fitted on base {record['base']}, not on {base.identity}; fit it again"
         )
     if pool is not None:
         others = [f"{folder}: {fault}" for fault in router_file.other_experts(record, pool)]
@@ -118,7 +118,7 @@ def _router(folder: Path, base: Base | None, pools: Sequence[Pool], refits: bool
 def _kind(method: Method, given: dict[str, Any]) -> str:
     """The kind of experts that a router is for; empty: any."""
     known = {field.name for field in fields(method.Config)}
-    return method.kind(method.Config(**{name: value for name, value in given.items() if name in known}))
+    return method.kind(settings_of(method, {name: value for name, value in given.items() if name in known}))
 
 
 def _settings(kind: Any, given: dict[str, Any]) -> list[str]:

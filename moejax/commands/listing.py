@@ -101,13 +101,13 @@ def _block(card: Card, built: bool) -> str:
         "open": "an expert may join or leave without a new fit" if card.open else "",
     }
     lines += [wrap(f"  {name:20}", text) for name, text in rest.items() if text]
-    lines += [wrap(f"  {'as ' + name:20}", text) for name, text in (_modes(card) if built else {}).items()]
+    lines += [wrap(f"  {'as ' + name:20}", text) for name, text in (elsewhere(card) if built else {}).items()]
     lines += [wrap(f"  {'' if n else 'remarks':20}", text) for n, text in enumerate(card.remarks)]
     return "\n".join(lines)
 
 
-def _modes(card: Card) -> dict[str, str]:
-    """Named modes that stand elsewhere in the taxonomy, and in which cells."""
+def elsewhere(card: Card) -> dict[str, str]:
+    """Named modes of a built method that stand elsewhere in the taxonomy, and in which cells."""
     found = {}
     for name, axes in load(card.key).modes.items():
         other = replace(card, axes=axes)

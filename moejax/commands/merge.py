@@ -3,15 +3,14 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import numpy as np
 import tyro
 
 from moejax.commands import check_base
 from moejax.commands.parse import parse
-from moejax.commands.run_parts import base_of, config_of, experts_of
-from moejax.contract import Method
+from moejax.commands.run_parts import base_of, config_of, experts_of, settings_of
 from moejax.evaluate import router_file
 from moejax.experts import files
 from moejax.experts.merge import merged
@@ -83,17 +82,6 @@ def _given(options: Options) -> tuple[Base, Pool]:
         allow_base_mismatch=bool(config.get("base", {}).get("allow_mismatch")), homes=base.homes,
     )  # fmt: skip
     return base, pool
-
-
-def settings_of(method: Method, record: Mapping[str, Any]) -> Any:
-    """A method's configuration from what router.json says. Raises UserError on a setting that the method lacks."""
-    given = {name: tuple(value) if isinstance(value, list) else value for name, value in record.items()}
-    try:
-        return method.Config(**given)
-    except TypeError as error:
-        raise UserError(
-            f"router.json has other settings than {method.card.key} ({error}): fit it again"
-        ) from error
 
 
 def _said(weights: Mapping[str, float]) -> str:

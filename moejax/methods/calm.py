@@ -109,9 +109,7 @@ def check(first: Base, second: Base) -> None:
         raise UserError(
             f"calm: the base is {kinds[second.kind]}, the model beside it {kinds[first.kind]}: give one of its kind"
         )
-    vocabularies = [one.tokenizer.get_vocab() if one.tokenizer else None for one in (first, second)]
-    sizes = [one.model.config.vocab for one in (first, second)]  # pyright: ignore[reportAttributeAccessIssue]
-    if vocabularies[0] != vocabularies[1] or (vocabularies[0] is None and sizes[0] != sizes[1]):
+    if not first.reads_as(second):
         raise UserError(
             "calm: the model beside the base has another tokenizer: both must read the same token ids"
         )

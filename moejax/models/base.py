@@ -69,6 +69,13 @@ class Base:
         """encoder: gives sentence vectors; decoder: predicts tokens."""
         return "decoder" if hasattr(self.model, "head") else "encoder"
 
+    def reads_as(self, other: "Base") -> bool:
+        """Whether both models read the same token ids: equal vocabularies, or as many ids where neither is at hand."""
+        first, second = (one.tokenizer and one.tokenizer.get_vocab() for one in (self, other))
+        if first is None and second is None:
+            return self.model.config.vocab == other.model.config.vocab  # pyright: ignore[reportAttributeAccessIssue]
+        return first == second
+
     @cached_property
     def tokenizer(self) -> Any:
         """The tokenizer of the base's folder, None without one. Raises UserError if it cannot be read."""

@@ -1,7 +1,7 @@
 """What a run works on: the base with its label vectors, the tasks, and all their rows as arrays."""
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -77,8 +77,23 @@ class Scene(NamedTuple):
 
 
 def load_base(config: Config) -> Base:
-    """The base that the config names. Raises UserError when it cannot be read or is not an encoder."""
-    source = minilm.installed() if config.base.source == "minilm" else config.base.source
+    """The base that the config names, and the model beside it.
+
+    Raises UserError when one cannot be read or is not an encoder, or when their tokenizers differ.
+    """
+    base = _encoder(config.base.source, config)
+    if not config.base.beside:
+        return base
+    beside = _encoder(config.base.beside, config)
+    if not beside.reads_as(base):
+        raise UserError(
+            f"{config.base.beside} (base.beside) has another tokenizer than the base: both must read the same token ids"
+        )
+    return replace(base, beside=beside)
+
+
+def _encoder(name: str, config: Config) -> Base:
+    source = minilm.installed() if name == "minilm" else name
     base = weights.load(source, dtype=config.base.dtype)
     if base.kind != "encoder":
         raise UserError(f"{source} predicts tokens: train.py and eval.py take an encoder (BERT, MiniLM) here")
@@ -139,9 +154,9 @@ def make_scene(config: Config, run: Any, console: Console) -> Scene:
     tasks_of = {name: name for name in held_in} if experts is None else owners.tasks_of(experts, held_in)
     for line in owners.said(experts, tasks_of, held_in, held_out) if experts is not None else ():
         console.print(line, markup=False, soft_wrap=True)
-    run.bind(data=data_hash(tasks.values()), base=base.fingerprint)
+    run.bind(data=data_hash(tasks.values()), base=base.identity)
     phrases = labels(tasks.values())
-    base = replace(base, labels=label_vectors(base, phrases), embedder=_embedder(config, base, run, console))
+    base = replace(_labelled(base, phrases), embedder=_embedder(config, base, run, console))
     parts = [(name, s, task.rows[s]) for name, task in tasks.items() for s in SPLITS if task.rows[s]]
     encoded = [
         encode(tasks[n], rows, base.tokenizer, config.data.window, base.kind, phrases) for n, _, rows in parts
@@ -160,6 +175,12 @@ def make_scene(config: Config, run: Any, console: Console) -> Scene:
         assert base.embedder is not None
         whole = whole._replace(query=base.embedder(words))
     return Scene(base, top, held_in, held_out, tasks, _indexed(whole, words, parts), tasks_of, given)
+
+
+def _labelled(base: Base, phrases: Sequence[str]) -> Base:
+    """The base with its label vectors, and the model beside it with its own."""
+    beside = base.beside and _labelled(base.beside, phrases)
+    return replace(base, labels=label_vectors(base, phrases), beside=beside)
 
 
 def _embedder(config: Config, base: Base, run: Any, console: Console) -> Embedder:
