@@ -56,7 +56,7 @@ class Lora:
         return y + jax.lax.cond(slot >= 0, delta, lambda x: jnp.zeros_like(y), x)
 
 
-def dropped(x: Float[Array, "b t d"], share: float, key: PRNGKey | None) -> Float[Array, "b t d"]:
+def dropped(x: Float[Array, "*n"], share: float, key: PRNGKey | None) -> Float[Array, "*n"]:
     """x with this share of its numbers at zero, drawn anew by each key, and the others larger by 1 / (1 - share).
 
     One draw for all experts of a site. Without a key, x as it is.

@@ -12,10 +12,9 @@ from jaxtyping import Array, Bool, Float, Int
 from tqdm import tqdm
 
 from moejax.models.base import Base
+from moejax.models.like_length import like_length
 from moejax.models.pooling import sentence
 from moejax.types import PyTree, UserError
-
-WIDTHS = 16  # widths are multiples of it: few programs
 
 
 def sentences(
@@ -43,10 +42,11 @@ def sentences(
     cut = {"truncation": True, "max_length": min(window, config.positions), "verbose": False}
     ids = base.tokenizer(list(texts), **cut)["input_ids"]
     inner = set() if special else {base.tokenizer.cls_token_id, base.tokenizer.sep_token_id}
-    order = np.argsort([len(line) for line in ids], kind="stable")
-    for start in tqdm(range(0, len(ids), size), desc="sentence vectors", unit="batch", disable=not progress):
-        index = order[start : start + size]
-        tokens, mask = _padded([ids[i] for i in index], size)
+    lengths, total, off = np.array([len(line) for line in ids]), -(-len(ids) // size), not progress
+    for index, width in tqdm(
+        like_length(lengths, size), "sentence vectors", total, unit="batch", disable=off
+    ):
+        tokens, mask = _padded([ids[i] for i in index], size, width)
         pool = mask & ~np.isin(tokens, list(inner))
         vectors = _vectors(base.params, tokens, mask, pool, model=base.model)
         found[index] = np.asarray(vectors)[: len(index)]
@@ -54,10 +54,9 @@ def sentences(
 
 
 def _padded(
-    lines: Sequence[Sequence[int]], size: int
+    lines: Sequence[Sequence[int]], size: int, width: int
 ) -> tuple[Int[np.ndarray, "b t"], Bool[np.ndarray, "b t"]]:
     """Tokens and mask of `size` rows; rows that fill the batch hold one token."""
-    width = -(-max(map(len, lines)) // WIDTHS) * WIDTHS
     tokens, mask = np.zeros((size, width), np.int32), np.zeros((size, width), bool)
     mask[:, 0] = True
     for row, line in enumerate(lines):

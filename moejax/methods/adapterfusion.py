@@ -33,7 +33,7 @@ from moejax.experts.pool import Pool
 from moejax.experts.stacks import kind_of
 from moejax.joint import Next, Site
 from moejax.models.base import Base
-from moejax.places import LINEARS, bottlenecks
+from moejax.places import LINEARS, bottlenecks, dropped
 from moejax.routing import select
 from moejax.site import sown
 from moejax.survey import CARDS
@@ -114,20 +114,19 @@ class Attention:
     def __call__(self, site: Site, h: Float[Array, "b t d"], u: Outputs) -> Float[Array, "b t d"]:
         """f, zero where no expert is present."""
         leaves = site.leaves
-        raw = dropped(scores(h, u, leaves), self.dropout, site)
+        raw = thinned(scores(h, u, leaves), self.dropout, site)
         weights = select.softmax(raw / site.knobs["temperature"], site.present)
         site.sow("weights", weights)
         site.sow("pull", jnp.where(site.slot >= 0, away(leaves), 0.0))
         return mixed(u, weights.values, leaves)
 
 
-def dropped(raw: Float[Array, "b t e"], share: float, site: Site) -> Float[Array, "b t e"]:
-    """The scores, in training this share of them at zero and the others larger; draws follow experts, not slots."""
-    if site.key is None or not share:
+def thinned(raw: Float[Array, "b t e"], share: float, site: Site) -> Float[Array, "b t e"]:
+    """The scores, in training with dropout, whose draws follow experts, not slots."""
+    if site.key is None:
         return raw
     keys = jax.vmap(jax.random.fold_in, (None, 0))(site.key, site.router["model"]["draws"])
-    kept = jax.vmap(lambda key: jax.random.bernoulli(key, 1.0 - share, raw.shape[:2]), out_axes=2)(keys)
-    return jnp.where(kept, raw / (1.0 - share), 0.0)
+    return jax.vmap(dropped, (2, None, 0), 2)(raw, share, keys)
 
 
 def away(leaves: PyTree) -> Float[Array, ""]:

@@ -12,9 +12,8 @@ from jaxtyping import Array, Float
 from tqdm import tqdm
 
 from moejax.adapted import prefix
+from moejax.models.like_length import like_length
 from moejax.types import Batch, PyTree
-
-WIDTHS = 16  # widths are multiples of it: few programs
 
 
 def size(batch: Batch, width: int, itemsize: int = 4) -> int:
@@ -54,13 +53,12 @@ def features(
         )
         _take_room(part)
         ends = t - np.argmax(whole.mask[:, ::-1], axis=1)  # the place after each row's last real token
-        order = np.argsort(ends, kind="stable")
-        for start in tqdm(range(0, rows, batch), desc="features", unit="batch", disable=not progress):
-            index = order[np.minimum(np.arange(start, start + batch), rows - 1)]
-            width = min(t, -(-int(ends[index].max()) // WIDTHS) * WIDTHS)
-            some = Batch(*(leaf[index, :width] for leaf in (whole.tokens, whole.mask, whole.prompt)))
+        total, off = -(-rows // batch), not progress
+        for index, wide in tqdm(like_length(ends, batch), "features", total, unit="batch", disable=off):
+            width, full = min(t, wide), np.pad(index, (0, batch - len(index)), mode="edge")
+            some = Batch(*(leaf[full, :width] for leaf in (whole.tokens, whole.mask, whole.prompt)))
             found = np.asarray(_below(params, some, model=model, lowest=lowest))
-            store[index[: rows - start], :width] = found[: rows - start]
+            store[index, :width] = found[: len(index)]
         store.flush()
         del store
         os.replace(part, path)

@@ -10,6 +10,7 @@ import pytest
 import tiny
 import world as worlds
 
+from moejax.models import like_length
 from moejax.models.block import slice_layers
 from moejax.models.weights import random_base
 from moejax.train import features
@@ -45,7 +46,7 @@ def test_layers_from_the_cache_up_give_the_scores_of_all_layers(kind, tmp_path):
 
 
 def test_activations_do_not_depend_on_the_size_of_batches(tmp_path, monkeypatch):
-    monkeypatch.setattr(features, "WIDTHS", 4)  # rows of several widths
+    monkeypatch.setattr(like_length, "WIDTHS", 4)  # rows of several widths
     base, rows = three("encoder"), tiny.rows(tiny.base("encoder"), 7, seed=5, length=12)
     found = [
         features.features(base.model, base.params, rows.whole, 2, tmp_path / f"{size}.npy", batch=size)
