@@ -2,7 +2,7 @@
 
 from html.parser import HTMLParser
 
-VOID = {"meta", "br"}
+VOID = {"wbr", "meta", "br"}
 TASKS = {"ann": [0.7, 0.3], "bob": [0.2, 0.8], "new": [0.5, 0.5]}
 
 
@@ -98,7 +98,8 @@ class Page(HTMLParser):
 
     def handle_data(self, data):
         if "style" not in self.open:
-            self.said.append(data)
+            before = self.said.pop() if self.tags[-1:] == ["wbr"] else ""
+            self.said.append(before + data)
 
     @property
     def text(self):

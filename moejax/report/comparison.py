@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from moejax.evaluate.table import INTERVAL, columns, lines
-from moejax.report.html import Html, box, join, missing, tag
+from moejax.report.html import Html, box, breakable, join, missing, tag
 
 
 def comparison(results: Mapping[str, Any]) -> Html:
@@ -41,7 +41,7 @@ def _head(name: str) -> str:
 
 
 def _line(heads: list[str], cells: list[str]) -> Html:
-    label = tag("th", cells[0], scope="row")
+    label = tag("th", breakable(cells[0]), scope="row")
     if len(cells) < len(heads):
         why = tag("td", f"not applicable: {cells[1]}", colspan=len(heads), class_="why")
         return tag("tr", label, why)

@@ -1,5 +1,6 @@
 """Markup that cannot be broken by what it shows: every string that is not markup already is escaped."""
 
+import re
 from html import escape
 from typing import Any
 
@@ -33,6 +34,17 @@ def tag(name: str, *parts: Any, **attributes: Any) -> Html:
         if value is not None
     )
     return Html(f"<{name}{said}>{join(*parts)}</{name}>")
+
+
+def breakable(label: str) -> Html:
+    """A label that may go on in the next line after a bracket or a comma, before it is cut within a word."""
+    return Html(re.sub(r"([(,])(?=.)", r"\1<wbr>", text(label)))
+
+
+def shortened(label: str, most: int = 18) -> str:
+    """A label of at most so many characters: its begin and its end, which tell rows of one method apart."""
+    tail = most // 2
+    return label if len(label) <= most else f"{label[: most - tail - 1]}…{label[-tail:]}"
 
 
 def missing(why: str) -> Html:

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from moejax.report.curves import ticks
-from moejax.report.html import Html, join, missing, tag
+from moejax.report.html import Html, join, missing, shortened, tag
 
 WIDTH, LABELS, LINE, FOOT = 360, 130, 15, 34
 
@@ -55,12 +55,11 @@ def _panel(title: str, known: Sequence[tuple[str, Mapping[str, float]]], marks: 
         gap, low, high = (100 * against[name] for name in ("difference", "low", "high"))
         y = LINE * i + LINE / 2 + 2
         said = tag("title", f"{label}: {gap:+.1f} [{low:+.1f}, {high:+.1f}]")
-        name = label if len(label) <= 18 else f"{label[:17]}…"
         parts.append(
             tag(
                 "g",
                 said,
-                tag("text", name, x=LABELS - 8, y=y + 4, class_="end"),
+                tag("text", shortened(label), x=LABELS - 8, y=y + 4, class_="end"),
                 tag("line", x1=at(low), x2=at(high), y1=y, y2=y, class_="whisker"),
                 tag("circle", cx=at(gap), cy=y, r=3.5, class_="dot"),
             )

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from moejax.report.html import Html, box, join, missing, tag
+from moejax.report.html import Html, box, breakable, join, missing, tag
 from moejax.taxonomy import EXTRAS, GRANTS
 
 
@@ -16,7 +16,7 @@ def sight(results: Mapping[str, Any]) -> Html:
     lines = [
         tag(
             "tr",
-            tag("th", row.get("label", ""), scope="row"),
+            tag("th", breakable(row.get("label", "")), scope="row"),
             tag("td", said(row.get("needs"), GRANTS, "no data"), data_head=heads[1]),
             tag("td", said(row.get("extras"), EXTRAS, "nothing"), data_head=heads[2]),
             tag("td", _settings(row), data_head=heads[3]),

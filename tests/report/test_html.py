@@ -1,6 +1,6 @@
 """Markup: what is escaped, what is left out."""
 
-from moejax.report.html import Html, box, join, missing, more, tag, text
+from moejax.report.html import Html, box, breakable, join, missing, more, shortened, tag, text
 
 SCRIPT = "<script>alert(1)</script>"
 
@@ -30,3 +30,14 @@ def test_none_is_nothing_and_markup_is_kept():
     assert join(None, "a", None, Html("<br>"), 0) == "a<br>0"
     assert more("s", "x", opened=True) == '<details open=""><summary>s</summary>x</details>'
     assert "open" not in more("s", "x")
+
+
+def test_a_long_label_breaks_after_a_bracket_or_a_comma_and_is_escaped():
+    assert breakable("mole(token,steps=40)") == "mole(<wbr>token,<wbr>steps=40)"
+    assert breakable("a(") == "a(" and SCRIPT not in breakable(SCRIPT)
+
+
+def test_shortened_labels_of_one_method_stay_apart():
+    assert shortened("uniform(factor)") == "uniform(factor)"
+    one, two = (shortened(f"adapterfusion(steps=40,rate={rate})") for rate in ("3e-3", "3e-4"))
+    assert one == "adapterf…ate=3e-3)" and two == "adapterf…ate=3e-4)" and len(one) == 18
