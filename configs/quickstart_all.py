@@ -17,8 +17,9 @@ MORE = (
     "loraretriever(centroids)", "lorahub", "lorahub(output)", "we_moe(steps=60, rate=1e-3)",
     "meteora(steps=40)", "meteora(k=1, steps=40)",
     "mole(steps=40, rate=3e-4)", "mole(token, steps=40)", "mole(layer, steps=40)", "mole(matrix, steps=60)",
-    "adapterfusion(steps=40)", "adapterfusion(static, steps=40)", "adapterfusion(lora, static, steps=40)",
-    "own_expert(bottleneck)",
+    "adapterfusion(steps=40, rate=3e-4)", "adapterfusion(static, steps=40, rate=3e-4)",
+    "adapterfusion(lora, all, static, steps=40, rate=3e-4)", "own_expert(bottleneck)",
+    "calm(connections=1, steps=20, rate=3e-4)",
 )  # fmt: skip
 BOTTLENECKS = BottleneckRecipe(batch=16, optimiser=Optimiser(1e-2, 20))
 
