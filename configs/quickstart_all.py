@@ -20,11 +20,14 @@ MORE = (
     "adapterfusion(steps=40, rate=3e-4)", "adapterfusion(static, steps=40, rate=3e-4)",
     "adapterfusion(lora, all, static, steps=40, rate=3e-4)", "own_expert(bottleneck)",
     "calm(connections=1, steps=20, rate=3e-4)",
+    'routellm(strong="uniform")', 'routellm(sw, strong="uniform")',
+    'routellm(bert, strong="uniform", steps=200, rate=1e-4)',
 )  # fmt: skip
 BOTTLENECKS = BottleneckRecipe(batch=16, optimiser=Optimiser(1e-2, 20))
 
 
 def config() -> Config:
-    """The quickstart with more rows in its table, and beside its experts as many bottleneck adapters."""
+    """The quickstart with more rows in its table, public texts, and beside its experts as many bottleneck adapters."""
     quickstart = load_config(Path(__file__).with_name("quickstart.py"))
-    return replace(quickstart, run="", methods=quickstart.methods + MORE, bottlenecks=BOTTLENECKS)
+    data = replace(quickstart.data, suite=replace(quickstart.data.suite, public=32))
+    return replace(quickstart, run="", data=data, methods=quickstart.methods + MORE, bottlenecks=BOTTLENECKS)

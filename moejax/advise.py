@@ -17,7 +17,7 @@ WORDS = {
     "contributors": "whoever trained the experts will train as a method asks, and hand over any extra",
     "expert-inputs": "inputs of the experts' training sets; gives samples, vectors, mean, activation, gram",
     "expert-data": "the same with labels; gives gate and fisher too",
-    "general": "public labelled rows that belong to no expert and no target task",
+    "general": "public labelled rows that belong to no expert and no target task (of a run: data.general)",
     "target-inputs[:N]": "N unlabelled training inputs of the target task; a whole training set without N",
     "target-labels[:N]": "N labelled training rows of the target task; gives target-inputs too",
     " ".join(EXTRAS): "extras in the experts' folders; samples give vectors and mean",

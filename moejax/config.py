@@ -56,6 +56,9 @@ class DataConfig:
     """Names of the held-in tasks; none: the suite's own, or those that have an expert in `pool`."""
     held_out: tuple[str, ...] = ()
     """Names of the held-out tasks; none: the suite's own, or with `pool` all others of the folder."""
+    general: tuple[str, ...] = ()
+    """Names of public tasks, whose rows belong to no expert and to no held-out task; for `generated` see
+    data.suite.public."""
     window: int = 64
     """Tokens of a text and its instruction; what is longer is cut, the instruction never."""
     train_rows: int | None = None
@@ -132,8 +135,17 @@ def check(config: Config) -> Config:
         raise UserError("data.source is folder, but data.folder is not given: say --data-dir FOLDER")
     if not suite and not data.held_in and (config.pool is None or data.source != "folder"):
         raise UserError("data.held_in is empty: name the tasks that experts are trained on")
-    if twice := _first_twice(data.held_in + data.held_out):
-        raise UserError(f"task {twice!r} is named twice in data.held_in and data.held_out: name it once")
+    if suite and data.general:
+        raise UserError(
+            "data.general names tasks of a folder or set: for the generated suite give data.suite.public"
+        )
+    if twice := _first_twice(data.held_in + data.held_out + data.general):
+        where = (
+            "data.held_in, data.held_out and data.general"
+            if data.general
+            else "data.held_in and data.held_out"
+        )
+        raise UserError(f"task {twice!r} is named twice in {where}: name it once")
     if twice := _first_twice(config.seeds):
         raise UserError(f"seed {twice} is in seeds twice: name it once")
     if config.experts.layers is not None and not config.experts.layers:

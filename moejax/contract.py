@@ -14,7 +14,7 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Array, Float
 
 from moejax.adapted import Adapted
 from moejax.experts.bank import Bank
@@ -22,7 +22,7 @@ from moejax.experts.merge import Mode
 from moejax.experts.pool import Pool
 from moejax.models.base import Base
 from moejax.taxonomy import Axes, Card
-from moejax.types import Batch, PyTree
+from moejax.types import Batch, PyTree, Weights
 
 
 @runtime_checkable
@@ -62,6 +62,21 @@ class Grants(Protocol):
     def general(self) -> Split: ...
 
     def test_labels(self) -> Rows: ...
+
+
+@runtime_checkable
+class Pair(Protocol):
+    """A route that chooses between a strong and a weak member for each request, the strong one where it is wanted.
+
+    Where `wants` is at least knobs["threshold"] of the router; a frozen record. The router's "model" has
+    the numbers of both members, `strong` and `weak` (as in `train.outcomes`), and their `price` [2].
+    """
+
+    def __call__(self, arrays: PyTree, batch: Batch) -> Weights: ...
+
+    def wants(self, arrays: PyTree, batch: Batch) -> Float[Array, "b"]:
+        """How much each request wants the strong member."""
+        ...
 
 
 class Fitted(NamedTuple):
@@ -140,6 +155,8 @@ class Method:
     """Whether it looks at `Batch.query`, the request's sentence vector."""
     modes: Mapping[str, Axes] = field(default_factory=dict)
     """Named modes that stand elsewhere in the taxonomy than the card says."""
+    unbuilt: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Choices of a setting that were published and are not built here."""
     merge: Callable[[Any, Pool, Fitted], tuple[Float[np.ndarray, "e"], Mode]] | None = None
     """The weights of a merge that is the same for every request, and its mode; None where they vary."""
 

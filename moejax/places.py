@@ -117,6 +117,10 @@ def bottlenecks(add: Callable[[Site, Array], Array]) -> Places:
     return tuple((path, Bottleneck(add)) for path in SUBLAYERS)
 
 
+EXPERTS: Places = ((LINEARS, Lora("output")), *bottlenecks(Worn()))
+"""All experts of a pool, of whatever kind, by the weights of `route`."""
+
+
 @dataclass(frozen=True)
 class Uniform:
     """Static merging: every expert of the pool with one weight, 1 / e, or `knobs[knob]` each.
@@ -131,6 +135,17 @@ class Uniform:
         alive = site.bank.alive
         each = site.knobs[self.knob] if self.knob else 1.0 / jnp.maximum(alive.sum(), 1)
         return Weights(alive * each)
+
+
+def one_member(arrays: PyTree, batch: Batch) -> Weights:
+    """A route: all rows wear the expert that the router names, weights [1]; a negative number means none."""
+    return select.one_hot(arrays["router"]["model"]["expert"])
+
+
+def evenly(arrays: PyTree, batch: Batch) -> Weights:
+    """A route: all rows wear the uniform merge, task weights [e]."""
+    alive = arrays["bank"].alive
+    return Weights(alive / jnp.maximum(alive.sum(), 1))
 
 
 def own_expert(arrays: PyTree, batch: Batch) -> Weights:

@@ -59,14 +59,16 @@ def counts(tests: Iterator[tuple[str, str]]) -> tuple[Counter[str], Counter[str]
     return contract, card, peers
 
 
-def modes(config: type) -> list[str]:
-    """The named choices of a method's settings, the default first."""
-    found = []
+def modes(method: Any) -> list[str]:
+    """The named choices of a method's settings, the default first, and those that are published and not built."""
+    found, config = [], method.Config
     for field in fields(config):
-        hint = get_type_hints(config)[field.name]
+        hint, lacking = get_type_hints(config)[field.name], ", ".join(method.unbuilt.get(field.name, ()))
         if get_origin(hint) is Literal:
             words = sorted(map(str, get_args(hint)), key=lambda word: word != str(field.default))
-            found.append(f"{field.name} {' / '.join(words)}")
+            found.append(
+                f"{field.name} {' / '.join(words)}" + (f" ({lacking}: not built)" if lacking else "")
+            )
     return found
 
 
@@ -86,7 +88,7 @@ def _line(card: Card, contract: Counter[str], own: Counter[str], peers: dict[str
     needs = ", ".join(sorted(method.needs(method.Config()))) or "weights alone"
     given = (contract[key] or "–", own[key] or "–", peers.get(key, ""))
     other = [f"{name}: {cells.replace('; ', ', ')}" for name, cells in elsewhere(card).items()]
-    cells = (number, card.title, named, needs, "; ".join(modes(method.Config) + other), *given)
+    cells = (number, card.title, named, needs, "; ".join(modes(method) + other), *given)
     return "| " + " | ".join(map(str, cells)) + " |"
 
 

@@ -91,6 +91,8 @@ def test_own_data_without_an_extra_need_the_contributor():
         ("routoo", "target-labels:16", ("general",)),
         ("routoo", "general", ("target-labels:16",)),
         ("ramole", "expert-inputs", ("expert-data",)),
+        ("routellm", "general", ()),
+        ("routellm", "expert-data,target-labels", ("general",)),
     ],
 )
 def test_rows_of_the_target(key: str, have: str, expected: tuple[str, ...]):

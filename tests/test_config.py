@@ -30,6 +30,10 @@ REFUSED = {
     "--data-dir FOLDER": Config(data=replace(FOLDER, folder=None)),
     "data.held_in is empty": Config(data=replace(FOLDER, held_in=())),
     "data.held_in is empty: name": Config(pool="x", data=replace(FOLDER, source="tfds:mine", held_in=())),
+    "task 'mpqa' is named twice in data.held_in, data.held_out and data.general": Config(
+        data=replace(FOLDER, general=("mpqa",))
+    ),
+    "for the generated suite give data.suite.public": Config(data=DataConfig(general=("x",))),
     "task 'sst2' is named twice": Config(data=replace(FOLDER, held_out=("sst2",))),
     "seed 2 is in seeds twice": Config(seeds=(1, 2, 2)),
     "experts.layers is empty": Config(experts=Recipe(layers=())),

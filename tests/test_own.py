@@ -243,3 +243,22 @@ def test_another_base_in_the_same_run_is_refused(my, done, capsys):
 def test_each_seed_is_a_run_of_its_own_on_the_same_experts(my, tmp_path):
     config = configure(command(my, "--seeds", "1", "2", "--run", str(tmp_path / "run")), "eval.py", "")
     assert [one.pool for one in by_seed(config)] == [str(my / "experts")] * 2
+
+
+def test_rows_of_named_tasks_are_public(my, tmp_path):
+    words = command(
+        my, "--run", str(tmp_path / "run"), "--data.general", "food", "--methods", "uniform,routellm(sw)"
+    )
+    found = evaluate(*words)
+    assert found["tasks"] == {"held_in": ["animal", "place"], "held_out": ["animal_place"]}
+    row = next(row for row in found["rows"] if row["label"] == "routellm(sw)")
+    assert row["chosen"]["threshold"] == "8 public rows" and "food" not in row["tasks"]
+
+
+def test_a_public_task_that_an_expert_is_for_is_refused(my, tmp_path, capsys):
+    words = command(my, "--run", str(tmp_path / "run"), "--data.general", "place", "--methods", "uniform")
+    assert main(eval_script.evaluate, [*words], "eval.py") == 2
+    assert "task place is in data.general, but expert ann is for it" in capsys.readouterr().err
+    wrong = command(my, "--run", str(tmp_path / "other"), "--data.general", "foot", "--methods", "uniform")
+    assert main(eval_script.evaluate, [*wrong], "eval.py") == 2
+    assert "no task 'foot'; did you mean food?" in capsys.readouterr().err

@@ -11,12 +11,13 @@ import pytest
 import tiny_folder
 import world as worlds
 from report_case import Page
+from rich.console import Console
 
 import eval as eval_script
 import train as train_script
 from moejax.cli import main
 from moejax.commands import check_run
-from moejax.config import Config, DataConfig, EvaluationConfig
+from moejax.config import FREE, Config, DataConfig, EvaluationConfig, plain, rows
 from moejax.data.generated import SuiteConfig
 from moejax.train.bottlenecks import BottleneckRecipe
 from moejax.train.experts import Recipe
@@ -206,6 +207,79 @@ def test_an_interrupted_run_ends_in_the_same_bits(base, done, tmp_path, monkeypa
     one, two = (load_file(path) for path in gates)
     shared = [name for name in one if name.startswith("gate")]
     assert shared and all(np.array_equal(one[name], two[name]) for name in shared)
+
+
+PAIRS = (
+    "routellm(batch=8, epochs=2, width=8)", 'routellm(sw, strong="uniform", weak="animal")',
+    "routellm(sw, sample=target)",
+)  # fmt: skip
+
+
+def with_public(settings: Config) -> Config:
+    """The same run with public texts."""
+    data = replace(settings.data, suite=replace(settings.data.suite, public=8))
+    return replace(settings, data=data)
+
+
+def test_a_choice_between_members_is_looked_up_and_has_a_curve(base, tmp_path, capsys, monkeypatch):
+    from moejax.contract import Pair
+    from moejax.evaluate.program import answers
+    from moejax.stages import compare, make
+    from moejax.stages.scene import make_scene
+    from moejax.train.run_folder import open_run
+
+    settings = with_public(config(base, tmp_path / "pairs", methods=("base", "uniform", *PAIRS)))
+    train_script.train(settings)
+    eval_script.evaluate(settings)
+    shown = capsys.readouterr().out
+    assert "strong or weak member" in shown and "weak animal at" in shown
+    found = {row["row"]: row for row in results(settings)["rows"]}
+    assert "Cost and quality" in report(settings)
+    for name in PAIRS:
+        pair = found[name]["curves"]
+        assert pair["price"]["strong"] >= 1 and (pair["held_in"] is None) == ("target" in name)
+        for split in ("held_in", "held_out"):
+            for cell in (pair[split] or {}).values():
+                assert cell["share"][0] == 0 and cell["share"][-1] == 1 and 0 <= cell["called"] <= 1
+                assert (cell["apgr"] is None) == (cell["accuracy"][-1] <= cell["accuracy"][0])
+    assert found[PAIRS[1]]["curves"]["weak"] == "animal" and found[PAIRS[1]]["curves"]["strong"] == "uniform"
+    assert "curves" not in found["uniform"]
+    for split in ("held_in", "held_out"):  # the ends of a curve are its members, which the table has too
+        for group, cell in found[PAIRS[1]]["curves"][split].items():
+            assert cell["accuracy"][-1] == pytest.approx(found["uniform"][split][group]["accuracy"])
+    with open_run(settings.run, plain(settings), FREE) as run:
+        scene = make_scene(settings, run, Console(quiet=True))
+        pool = make.experts(settings, scene, run, Console(quiet=True))
+        for row in rows(settings)[2:]:
+            said = compare.answer(settings, scene, pool, run, row).found
+            for task, adapted, arrays, _, test in compare.applied(settings, scene, pool, run, row):
+                assert isinstance(adapted.route, Pair)
+                assert np.array_equal(said[task], answers(adapted, arrays, test, 8))
+    memo = sorted((Path(settings.run) / "memo").iterdir())
+    assert (
+        len(memo) == 3
+    )  # public rows to train and to validate on, and the test rows, once for all three routers
+    before = results(settings)
+    monkeypatch.setattr("moejax.train.outcomes._alone", None)  # nothing runs again
+    train_script.train(settings)
+    eval_script.evaluate(settings)
+    assert results(settings) == before
+
+
+def test_without_public_rows_the_row_says_what_to_do(base, tmp_path):
+    settings = config(base, tmp_path / "private", methods=("uniform", "routellm"))
+    train_script.train(settings)
+    eval_script.evaluate(settings)
+    (row,) = (row for row in results(settings)["rows"] if row["label"] == "routellm")
+    assert "no public rows" in row["not_applicable"] and "data.suite.public" in row["not_applicable"]
+
+
+def test_public_texts_change_no_other_number(base, done, tmp_path):
+    settings = with_public(config(base, tmp_path / "public", methods=METHODS[:7]))
+    train_script.train(settings)
+    eval_script.evaluate(settings)
+    for mine, theirs in zip(results(settings)["rows"], results(done)["rows"], strict=False):
+        assert mine["label"] == theirs["label"] and mine["tasks"] == theirs["tasks"]
 
 
 def test_all_targets_go_through_one_compiled_step(base, tmp_path):

@@ -49,6 +49,9 @@ LINES: dict[str, tuple[str, dict[str, Any]]] = {name: (name, {}) for name in TAB
     "adapterfusion(lora)": ("adapterfusion", {"form": "lora"}),
     "adapterfusion(static)": ("adapterfusion", {"form": "lora", "values": "static"}),
     "adapterfusion(all)": ("adapterfusion", {"form": "lora", "at": "all"}),
+    "routellm(sw)": ("routellm", {"predictor": "sw"}),
+    "routellm(bert)": ("routellm", {"predictor": "bert"}),
+    "routellm(target)": ("routellm", {"sample": "target", "gold": True, "battles": "pair"}),
     "own_expert(bottleneck)": ("own_expert", {"kind": "bottleneck"}),
     "best_single(bottleneck)": ("best_single", {"kind": "bottleneck"}),
 }
@@ -68,6 +71,7 @@ QUICK: dict[str, dict[str, Any]] = {  # settings that make a fit take a moment
     "calm": {"steps": 2, "batch": 6, "rate": 0.1},
     "mole": {"steps": 2, "batch": 6, "rate": 0.1},
     "we_moe": {"steps": 2, "batch": 6, "rate": 0.1},
+    "routellm": {"share": 0.8, "width": 8, "epochs": 2, "steps": 2, "batch": 6, "rate": 0.05},
     "multitask": {"rank": 2, "steps": 2, "batch": ROWS, "rate": 1e-2},
     "adapterfusion": {"steps": 2, "batch": 6, "rate": 0.01},
 }

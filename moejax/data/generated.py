@@ -4,17 +4,20 @@ A text is a handful of clauses of different kinds in random order ("we saw a cro
 the woods, ..."), each with a word of one value of its kind. A held-in skill asks for the value of one kind; a
 held-out task asks for two at once, so that no single expert is enough. The words of every value are split by
 a hash into seen and unseen: training texts use seen words, validation and test texts have both as groups.
+
+Public tasks, where they are asked for, are what anybody may have: texts of their own, in seen words, that are no
+expert's and no target's. One for each kind asks what its skill asks; as many ask for two kinds that no target pairs.
 """
 
 import hashlib
 import itertools
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import NamedTuple
 
-from moejax.data.tasks import Row, Task
+from moejax.data.tasks import SPLITS, Row, Task
 from moejax.data.vocabulary import KINDS
 from moejax.types import UserError
 
@@ -44,6 +47,8 @@ class SuiteConfig:
     """Validation texts of each group, seen and unseen."""
     test: int = 150
     """Test texts of each group, seen and unseen."""
+    public: int = 0
+    """Training texts of a public task, and a quarter as many for validation; 0: there are no public tasks."""
     clauses: tuple[int, int] = (5, 6)
     """Fewest and most clauses of a text, distractors apart."""
     distractors: float = 0.0
@@ -55,17 +60,34 @@ class SuiteConfig:
 
 
 class Suite(NamedTuple):
-    """Held-in skills, one expert each, and held-out tasks."""
+    """Held-in skills, one expert each, held-out tasks, and public ones."""
 
     held_in: tuple[Task, ...]
     held_out: tuple[Task, ...]
+    public: tuple[Task, ...] = ()
 
 
 def generate(config: SuiteConfig = SuiteConfig()) -> Suite:
     """The suite that `config` describes, the same on every machine. Raises UserError if it cannot be."""
     check(config)
     held_in = tuple(_task(config, (kind,), config.train) for kind in config.kinds)
-    return Suite(held_in, tuple(_task(config, pair, config.pair_train) for pair in config.pairs))
+    held_out = tuple(_task(config, pair, config.pair_train) for pair in config.pairs)
+    return Suite(held_in, held_out, _public(config, held_in + held_out) if config.public else ())
+
+
+def _public(config: SuiteConfig, others: tuple[Task, ...]) -> tuple[Task, ...]:
+    """A task for each kind, and as many for pairs that are no target's (fewer where there are fewer)."""
+    taken = {frozenset(pair) for pair in config.pairs}
+    free = [pair for pair in itertools.combinations(config.kinds, 2) if frozenset(pair) not in taken]
+    pairs = random.Random(f"{config.seed}/public").sample(free, min(len(free), len(config.kinds)))
+    texts = {row.input for task in others for split in SPLITS for row in task.rows[split]}
+    counts = {"train": config.public, "validation": max(1, config.public // 4)}
+    found = []
+    for asked in (*((kind,) for kind in config.kinds), *sorted(pairs)):
+        name = "_".join(("public", *asked))
+        rows = {split: _rows(config, asked, name, split, GROUPS[0], n, texts) for split, n in counts.items()}
+        found.append(_described(name, asked, rows | {"test": ()}))
+    return tuple(found)
 
 
 def check(config: SuiteConfig) -> None:
@@ -85,8 +107,10 @@ def check(config: SuiteConfig) -> None:
         )
     if not 0 <= config.label_noise < 1 or config.distractors < 0:
         raise UserError("suite.label_noise must be a share below 1, and suite.distractors not negative")
-    if min(config.train, config.pair_train, config.validation, config.test) < 1:
-        raise UserError("suite.train, pair_train, validation and test must each be at least 1")
+    if min(config.train, config.pair_train, config.validation, config.test) < 1 or config.public < 0:
+        raise UserError(
+            "suite.train, pair_train, validation and test must each be at least 1, and public not negative"
+        )
     for kind in config.kinds:
         for value in KINDS[kind].values:
             if not all(words(config, kind, value, group) for group in GROUPS):
@@ -105,30 +129,48 @@ def words(config: SuiteConfig, kind: str, value: str, group: str) -> tuple[str, 
 
 
 def _task(config: SuiteConfig, asked: tuple[str, ...], train: int) -> Task:
-    name = "_".join(asked)
-    answers = list(itertools.product(*(KINDS[kind].values for kind in asked)))
-    instruction, texts = " ".join(KINDS[kind].question for kind in asked), set()
+    name, texts = "_".join(asked), set[str]()
 
     def rows(split: str, group: str, count: int) -> tuple[Row, ...]:
-        rng = random.Random(f"{config.seed}/{name}/{split}/{group}")
-        made = []
-        for answer in _balanced(rng, answers, count):
-            text = _fresh(rng, config, dict(zip(asked, answer, strict=True)), group, texts)
-            if split == "train" and rng.random() < config.label_noise:
-                answer = rng.choice([other for other in answers if other != answer])
-            made.append(Row(text, instruction, _joined(answer), group=group))
-        return tuple(made)
+        return _rows(config, asked, name, split, group, count, texts)
 
+    made = {
+        "train": rows("train", "seen", train),
+        "validation": _alternating(*(rows("validation", group, config.validation) for group in GROUPS)),
+        "test": _alternating(*(rows("test", group, config.test) for group in GROUPS)),
+    }
+    return _described(name, asked, made)
+
+
+def _rows(
+    config: SuiteConfig,
+    asked: tuple[str, ...],
+    name: str,
+    split: str,
+    group: str,
+    count: int,
+    texts: set[str],
+) -> tuple[Row, ...]:
+    """Fresh rows that ask for these kinds; their texts join `texts`."""
+    rng, answers, made = random.Random(f"{config.seed}/{name}/{split}/{group}"), _answers(asked), []
+    instruction = _instruction(asked)
+    for answer in _balanced(rng, answers, count):
+        text = _fresh(rng, config, dict(zip(asked, answer, strict=True)), group, texts)
+        if split == "train" and rng.random() < config.label_noise:
+            answer = rng.choice([other for other in answers if other != answer])
+        made.append(Row(text, instruction, _joined(answer), group=group))
+    return tuple(made)
+
+
+def _described(name: str, asked: tuple[str, ...], rows: Mapping[str, tuple[Row, ...]]) -> Task:
+    """The task of these rows, with its labels and their phrases."""
+    answers = _answers(asked)
     return Task(
         name=name,
         kind="classification",
         cluster="skill" if len(asked) == 1 else "pair",
-        instruction=instruction,
-        rows={
-            "train": rows("train", "seen", train),
-            "validation": _alternating(*(rows("validation", group, config.validation) for group in GROUPS)),
-            "test": _alternating(*(rows("test", group, config.test) for group in GROUPS)),
-        },
+        instruction=_instruction(asked),
+        rows=rows,
         choices=tuple(_joined(answer) for answer in answers),
         label_text=tuple(
             _joined([KINDS[kind].values[value].label for kind, value in zip(asked, answer, strict=True)])
@@ -136,6 +178,14 @@ def _task(config: SuiteConfig, asked: tuple[str, ...], train: int) -> Task:
         ),
         skills=asked,
     )
+
+
+def _instruction(asked: tuple[str, ...]) -> str:
+    return " ".join(KINDS[kind].question for kind in asked)
+
+
+def _answers(asked: tuple[str, ...]) -> list[tuple[str, ...]]:
+    return list(itertools.product(*(KINDS[kind].values for kind in asked)))
 
 
 def _alternating(*groups: tuple[Row, ...]) -> tuple[Row, ...]:

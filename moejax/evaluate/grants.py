@@ -77,7 +77,10 @@ class Grants:
         """Public rows that belong to no expert and to no target. Raises NotApplicable where there are none."""
         self._ask("general")
         if self._public is None:
-            raise NotApplicable("this run has no public rows, which belong to no expert and to no target")
+            raise NotApplicable(
+                "this run has no public rows, which belong to no expert and to no target: name tasks in data.general, "
+                "or for the generated suite give data.suite.public"
+            )
         return _split(self._public)
 
     def target_labels(self) -> Split:

@@ -6,7 +6,7 @@ import numpy as np
 
 from moejax.contract import Split
 from moejax.experts.pool import Pool
-from moejax.types import Batch, NotApplicable
+from moejax.types import Batch, NotApplicable, UserError
 
 Experts = Mapping[str, str | None]  # name of an expert -> the task that its moejax.json names
 
@@ -56,6 +56,15 @@ def said(
             yield f"expert {name} has no task in the data" + (f", which lacks {task}" if task else "")
         for out in {task, name} & {*held_out}:
             yield f"warning: {out} is held out, but expert {name} is for it"
+
+
+def check_public(experts: Experts, public: Collection[str]) -> None:
+    """Raise UserError where a public task is one that an expert was trained on."""
+    for name, task in experts.items():
+        if mine := next((task for task in (task, name) if task in public), None):
+            raise UserError(
+                f"task {mine} is in data.general, but expert {name} is for it: public rows are nobody's own"
+            )
 
 
 class NoRows:

@@ -40,12 +40,16 @@ def averaged(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def _mean(values: Sequence[Any]) -> Any:
-    """Leaf by leaf: numbers are averaged, the rest is the first's."""
+    """Leaf by leaf: numbers are averaged, the rest is the first's; a number that a run lacks is none."""
     first = values[0]
+    if any(value is None for value in values):
+        return None
     if isinstance(first, Mapping):
         return {
             name: _mean([value[name] for value in values]) for name in first if all(name in v for v in values)
         }
+    if isinstance(first, list) and all(len(value) == len(first) for value in values):
+        return [_mean(leaves) for leaves in zip(*values, strict=True)]
     if isinstance(first, bool) or not isinstance(first, int | float):
         return first
     return first if all(value == first for value in values) else mean(values)

@@ -5,6 +5,7 @@ from typing import Any
 
 from rich.console import Console
 
+from moejax.evaluate import cost_table
 from moejax.evaluate.compare import SIGHT
 
 DASH, INTERVAL = "–", "± uniform"
@@ -80,9 +81,14 @@ def show(results: Mapping[str, Any], console: Console | None = None) -> None:
     """Print the table on a terminal, without the intervals where it is narrow; control codes in names are escaped."""
     console = console or Console()
     print_ = lambda text: console.print(text, markup=False, highlight=False, soft_wrap=True)  # noqa: E731
-    for line in plain(results, console.width):
+    for line in [*plain(results, console.width), note(results), *_choices(results)]:
         print_("".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in line))
-    print_(note(results))
+
+
+def _choices(results: Mapping[str, Any]) -> list[str]:
+    """The lines of rows that choose between two members, where there are any, after an empty one."""
+    found = list(cost_table.plain(results))
+    return ["", *found] if found else []
 
 
 def plain(results: Mapping[str, Any], width: int) -> Iterator[str]:

@@ -26,6 +26,7 @@ TABLE: dict[str, str] = {
     "multitask": "moejax.methods.multitask",
     "own_expert": "moejax.methods.own_expert",
     "phatgoose": "moejax.methods.phatgoose",
+    "routellm": "moejax.methods.routellm",
     "task_arithmetic": "moejax.methods.task_arithmetic",
     "token_gate": "moejax.methods.token_gate",
     "uniform": "moejax.methods.uniform",

@@ -18,10 +18,8 @@ from moejax.experts.bank import size
 from moejax.experts.merge import Mode
 from moejax.experts.pool import Pool
 from moejax.models.base import Base
-from moejax.places import LINEARS, Lora, Worn, bottlenecks
 from moejax.taxonomy import Card, infobox
-from moejax.train.accuracy import qualities
-from moejax.types import Batch, PyTree, Weights
+from moejax.train.outcomes import alone, most_often_right, outcomes
 
 CARD = Card(
     "best_single", "Best single expert",
@@ -45,34 +43,19 @@ def needs(config: Config) -> frozenset[str]:
     return frozenset({"target_labels" if config.rows == "target" else "test_labels"})
 
 
-def chosen(arrays: PyTree, batch: Batch) -> Weights:
-    """All weight on the expert that was chosen."""
-    return Weights(jnp.ones(1), arrays["router"]["model"]["expert"][None])
-
-
 def adapt(config: Config, base: Base) -> Adapted:
     """One expert everywhere; which one is an array, so trying them all compiles once."""
-    return Adapted(base.model, ((LINEARS, Lora("output")), *bottlenecks(Worn())), route=chosen)
+    return alone(base)
 
 
 def fit(config: Config, base: Base, pool: Pool, grants: Grants, work: Any) -> Fitted:
-    """Try every expert on the granted rows."""
+    """Look up how every expert alone does on the granted rows."""
     rows = grants.target_labels().train if config.rows == "target" else grants.test_labels()
 
-    def fitted(expert: int) -> Fitted:
-        router = {"model": {"expert": jnp.int32(expert)}, "places": {}, "knobs": {}}
-        return Fitted(router, pool.names)
-
-    def make() -> dict[str, Any]:
-        adapted, found = adapt(config, base), []
-        for e in range(len(pool.names)):
-            arrays = METHOD.arrays(config, base, pool, fitted(e))
-            found.append(qualities(adapted, arrays, rows, config.batch).mean(axis=1))
-        best = max(range(len(found)), key=lambda e: (round(float(found[e][0]), 6), float(found[e][1])))
-        return {"expert": np.int32(best), "quality": np.stack(found)}
-
-    found = fitted(int(work.memo("expert", make)["expert"]))
-    return found._replace(chosen={"expert": f"{len(rows)} labelled {config.rows} rows"})
+    every = range(len(pool.names))
+    best = most_often_right(outcomes(base, pool, rows, config.batch, work, every), every)
+    router = {"model": {"expert": jnp.int32(best)}, "places": {}, "knobs": {}}
+    return Fitted(router, pool.names, chosen={"expert": f"{len(rows)} labelled {config.rows} rows"})
 
 
 def merge(config: Config, pool: Pool, fitted: Fitted) -> tuple[Float[np.ndarray, "e"], Mode]:

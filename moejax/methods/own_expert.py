@@ -6,7 +6,7 @@ from typing import Literal
 from moejax.adapted import Adapted
 from moejax.contract import Method, chosen_kind
 from moejax.models.base import Base
-from moejax.places import LINEARS, Lora, Worn, bottlenecks, own_expert
+from moejax.places import EXPERTS, own_expert
 from moejax.taxonomy import Card, infobox
 
 CARD = Card(
@@ -26,7 +26,7 @@ class Config:
 
 def adapt(config: Config, base: Base) -> Adapted:
     """One expert a row."""
-    return Adapted(base.model, ((LINEARS, Lora("output")), *bottlenecks(Worn())), route=own_expert)
+    return Adapted(base.model, EXPERTS, route=own_expert)
 
 
 METHOD = Method(CARD, Config, adapt, kind=chosen_kind)

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from moejax.report.curves import ticks
+from moejax.report.axes import ticks
 from moejax.report.html import Html, join, missing, shortened, tag
 
 WIDTH, LABELS, LINE, FOOT = 360, 130, 15, 34

@@ -6,6 +6,7 @@ from typing import Any
 
 from moejax.report.accuracy import accuracy, task_parts
 from moejax.report.comparison import comparison
+from moejax.report.cost_quality import cost_quality
 from moejax.report.curves import curves
 from moejax.report.html import Html, join, missing, more, tag, text
 from moejax.report.intervals import intervals
@@ -37,8 +38,10 @@ def page(
     ]
     results = {**results, "rows": sorted(named, key=lambda row: row["sight"])}
     title = f"Report of {results.get('title', 'a run')}"
+    choice = cost_quality(results)
     parts = {
         "Methods compared": join(comparison(results), tag("h3", DIFFERENCE), intervals(results)),
+        **({} if choice is None else {"Cost and quality": choice}),
         "Accuracy by task": accuracy(results),
         "What each method was allowed to see": sight(results),
         "Routing": join(tag("p", EXPLAINED), routing(results, records)),

@@ -12,17 +12,19 @@ from rich.console import Console
 
 from moejax.adapted import Adapted
 from moejax.config import Config, plain, rows
-from moejax.contract import Fitted
+from moejax.contract import Fitted, Pair
 from moejax.evaluate import router_file
 from moejax.evaluate.compare import Answers, Truth, result, sight
+from moejax.evaluate.pairs import curves, look_up
 from moejax.evaluate.program import Cost, answers, cost
 from moejax.evaluate.results import provenance
 from moejax.experts.pool import Pool
 from moejax.method_row import MethodRow, short
 from moejax.methods import load
-from moejax.stages.make import TARGET, asked, key_of, pool_for
-from moejax.stages.scene import Scene
+from moejax.stages.make import TARGET, asked, key_of, pool_for, work_of
+from moejax.stages.scene import Scene, joined
 from moejax.train import tree_file
+from moejax.train.outcomes import members, outcomes
 from moejax.train.rows import ArrayRows
 from moejax.train.run_folder import RunFolder, read_json
 from moejax.types import UserError
@@ -75,21 +77,46 @@ def truths(scene: Scene) -> dict[str, Truth]:
     return found
 
 
-def answer(config: Config, scene: Scene, pool: Pool, run: RunFolder, row: MethodRow) -> tuple[Answers, Cost]:
+class Answered(NamedTuple):
+    """The choices of a row of the table, what a batch of it costs, and what its choice between two members is worth."""
+
+    found: Answers
+    cost: Cost
+    curves: dict[str, Any] | None = None
+
+
+def answer(config: Config, scene: Scene, pool: Pool, run: RunFolder, row: MethodRow) -> Answered:
     """The choices of one row of the table for all test rows it applies to, and what a batch of it costs."""
     stage, key = f"answers/{row.label}", key_of(row, pool)
     path = run.inside("answers", f"{row.label}.safetensors")
     done = run.done(stage, key)
     if done is None:
-        found, price = {}, None
-        for task, adapted, arrays, _, test in applied(config, scene, pool, run, row):
-            found[task] = answers(adapted, arrays, test, config.evaluation.batch)
+        found, looked, known, price = {}, {}, {}, None
+        for task, adapted, arrays, names, test in applied(config, scene, pool, run, row):
+            if isinstance(adapted.route, Pair):
+                known = known or _alone(config, scene, pool_for(row, pool), run)
+                looked[task] = look_up(
+                    adapted.route, arrays, test, config.evaluation.batch, names, known[task]
+                )
+                found[task] = looked[task].answers
+            else:
+                found[task] = answers(adapted, arrays, test, config.evaluation.batch)
             price = price or _cost(config, scene, pool, adapted, arrays, test)
         assert price is not None
         tree_file.save(path, found)
-        run.mark(stage, {"time": price.time, "memory": price.memory}, key)
-        done = price._asdict()
-    return tree_file.load(path), Cost(done["time"], done["memory"])
+        done = {**price._asdict(), "curves": curves(looked, truths(scene)) if looked else None}
+        run.mark(stage, done, key)
+    return Answered(tree_file.load(path), Cost(done["time"], done["memory"]), done.get("curves"))
+
+
+def _alone(config: Config, scene: Scene, pool: Pool, run: RunFolder) -> dict[str, dict[str, np.ndarray]]:
+    """Task -> member -> its choices for the test rows, from the outcomes matrix of all of them."""
+    tasks, work = scene.held_in + scene.held_out, work_of(config, run, "outcomes")
+    rows = joined(scene.rows, tasks, "test")
+    columns = outcomes(scene.top, pool, rows, config.evaluation.batch, work).choice.T
+    ends = np.cumsum([len(scene.rows[task]["test"]) for task in tasks])[:-1]
+    parts = [np.split(column, ends) for column in columns]
+    return {task: {name: parts[m][i] for m, name in enumerate(members(pool))} for i, task in enumerate(tasks)}
 
 
 def _cost(
@@ -107,7 +134,7 @@ def _cost(
 def compare(config: Config, scene: Scene, pool: Pool, run: RunFolder, console: Console) -> dict[str, Any]:
     """Answer every test row by every method: what results.json holds."""
     right, every = truths(scene), rows(config)
-    given: dict[str, tuple[Answers, Cost]] = {}
+    given: dict[str, Answered] = {}
     missing: dict[str, str] = {}
     for row in every:
         made = run.done(f"routers/{row.label}", key_of(row, pool))
@@ -118,20 +145,23 @@ def compare(config: Config, scene: Scene, pool: Pool, run: RunFolder, console: C
             continue
         given[row.label] = answer(config, scene, pool, run, row)
         console.print(f"{row.label}: answered", markup=False)
-    uniform = given["uniform"][0] if "uniform" in given else None
+    uniform = given["uniform"].found if "uniform" in given else None
     lines = []
     for row in every:
         record = _told(config, row)
         if row.label in missing:
             lines.append(record | {"not_applicable": missing[row.label]})
             continue
-        found, price = given[row.label]
+        found, price, choice = given[row.label]
         made = run.done(f"routers/{row.label}", key_of(row, pool)) or {}
         spent = _contributed(run, row)
         costs = {"trained": made["trained"], "fit_seconds": made["seconds"] + spent, **price._asdict()}
         numbers = result(found, uniform, right, config.evaluation.samples, config.seed)
         lines.append(
-            record | numbers | {"cost": costs, "options": asdict(row.config), "chosen": made["chosen"]}
+            record
+            | numbers
+            | {"cost": costs, "options": asdict(row.config), "chosen": made["chosen"]}
+            | ({} if choice is None else {"curves": choice})
         )
     return {
         "title": f"{named(run.folder, config.seed)}, seed {config.seed}",

@@ -42,7 +42,7 @@ def work_of(config: Config, run: RunFolder, *name: str, progress: bool = False) 
     def forget(step: int, loop: str) -> None:
         run.forget(step, stage=stage, loop=loop)
 
-    return Work(folder, config.seed, log, config.checkpoint.every, progress, forget)
+    return Work(folder, config.seed, log, config.checkpoint.every, progress, forget, run.inside("memo"))
 
 
 def experts(config: Config, scene: Scene, run: RunFolder, console: Console) -> Pool:
@@ -208,7 +208,7 @@ def _fit(
     """One router, fitted on what its method may read, written into the run."""
     method, pool = load(row.name), pool_for(row, pool)
     needs = method.needs(row.config)
-    grants = Grants(needs, scene.own(), _target(config, scene, target))
+    grants = Grants(needs, scene.own(), _target(config, scene, target), scene.public())
     work = work_of(config, run, *_place(row, target)).within(digest(key_of(row, pool)))
     allowed = pool.allow(*method.extras(row.config))
     fitted = method.fit(row.config, scene.top, allowed, grants, work)

@@ -57,6 +57,11 @@ class Scene(NamedTuple):
         lacking = {s: NoRows(f"task {task} has no {s} rows") for s in SPLITS}
         return Split(*(self.rows[task].get(s, lacking[s]) for s in ("train", "validation")))
 
+    def public(self) -> Split | None:
+        """Training and validation rows of all public tasks; None where there are no such tasks."""
+        names = [name for name in self.tasks if name not in self.held_in + self.held_out]
+        return Split(*(joined(self.rows, names, s) for s in ("train", "validation"))) if names else None
+
     def own(self) -> OwnData:
         """Expert -> training and validation rows of its own task."""
         return OwnData({name: self.split(task) for name, task in self.tasks_of.items()})
@@ -106,19 +111,25 @@ def read_tasks(
 ) -> tuple[tuple[str, ...], tuple[str, ...], dict[str, Task]]:
     """Names of held-in and held-out tasks, and the tasks, prepared once in `folder` and cut to the config's sizes.
 
+    Tasks that are neither are public; they come last.
     experts: those that were trained elsewhere; they decide where the config does not say what is held in and out.
     """
     data = config.data
     if data.source == "generated":
         suite = generated.generate(replace(data.suite, seed=config.seed))
-        held_in, held_out = (tuple(task.name for task in tasks) for tasks in suite)
-        found = prepared.read_prepared(prepared.prepare(suite.held_in + suite.held_out, folder, "generated"))
+        held_in, held_out, public = (tuple(task.name for task in tasks) for tasks in suite)
+        made = suite.held_in + suite.held_out + suite.public
+        found = prepared.read_prepared(prepared.prepare(made, folder, "generated"))
     else:
-        held_in, held_out = data.held_in, data.held_out
+        held_in, held_out, public = data.held_in, data.held_out, data.general
         every = experts is not None and data.source == "folder" and not (held_in and held_out)
-        found = _given(config, None if every else held_in + held_out, folder)
+        found = _given(config, None if every else held_in + held_out + public, folder)
         if every:
-            held_in, held_out = split_tasks([task.name for task in found], experts or {}, held_in, held_out)
+            names = [
+                named(name, {task.name: task for task in found}, data.folder or "").name for name in public
+            ]
+            names = [task.name for task in found if task.name not in names]
+            held_in, held_out = split_tasks(names, experts or {}, held_in, held_out)
     limits = {"train": data.train_rows, "validation": data.validation_rows, "test": data.test_rows}
     cut = {}
     for task in found:
@@ -132,7 +143,7 @@ def read_tasks(
         )
     if experts is not None:
         names = tuple(sorted(names))  # the order of the rows, which one more expert must not change
-    return held_in, held_out, {name: cut[name] for name in names}
+    return held_in, held_out, {name: cut[name] for name in names + public}
 
 
 def _given(config: Config, names: tuple[str, ...] | None, folder: Path) -> tuple[Task, ...]:
@@ -154,6 +165,8 @@ def make_scene(config: Config, run: Any, console: Console) -> Scene:
     tasks_of = {name: name for name in held_in} if experts is None else owners.tasks_of(experts, held_in)
     for line in owners.said(experts, tasks_of, held_in, held_out) if experts is not None else ():
         console.print(line, markup=False, soft_wrap=True)
+    if experts is not None:
+        owners.check_public(experts, [name for name in tasks if name not in held_in + held_out])
     run.bind(data=data_hash(tasks.values()), base=base.identity)
     phrases = labels(tasks.values())
     base = replace(_labelled(base, phrases), embedder=_embedder(config, base, run, console))
@@ -231,3 +244,13 @@ def _indexed(whole: Batch, words: list[str], parts: list) -> dict[str, dict[str,
         rows.setdefault(name, {})[split] = ArrayRows(whole, np.arange(at, at + len(some)), words)
         at += len(some)
     return rows
+
+
+def joined(
+    rows: Mapping[str, Mapping[str, ArrayRows]], names: Sequence[str], split: str
+) -> ArrayRows | NoRows:
+    """The rows of a split of several tasks, one after the other."""
+    some = [rows[name][split] for name in names if split in rows[name]]
+    if not some:
+        return NoRows(f"tasks {', '.join(names)} have no {split} rows")
+    return replace(some[0], index=np.concatenate([one.index for one in some]))

@@ -78,8 +78,9 @@ CLASSIFIER = (
         remarks=(
             "It chooses between two classes of models, and was trained on battles among 64 models.",
             "Labelled rows of the target task are an option, not a need.",
+            "A member may be the base itself, where no expert has any weight.",
         ),
         grants=frozenset({"general"}),
-        holds=frozenset({"simplex", "silent"}),
+        holds=frozenset({"silent"}),
     ),
 )

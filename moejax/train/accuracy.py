@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from moejax.adapted import Adapted, is_decoder, loss_of, score
+from moejax.adapted import Adapted, loss_of, score
 from moejax.contract import Rows
 from moejax.train.rows import batches
 from moejax.types import Batch, PyTree
@@ -16,12 +16,14 @@ from moejax.types import Batch, PyTree
 @partial(jax.jit, static_argnames="adapted")
 def quality(arrays: PyTree, batch: Batch, *, adapted: Adapted) -> Float[Array, "2 b"]:
     """Of each row: 1 if its best choice is right (decoder: likelihood of its answer), and minus its loss."""
-    logp, _ = score(adapted, arrays, batch)
-    if is_decoder(adapted.model):
-        said = -loss_of(logp, batch)
-        return jnp.stack([jnp.exp(said), said])
-    right = jnp.argmax(logp, axis=1) == batch.targets
-    return jnp.stack([right.astype(jnp.float32), -loss_of(logp, batch)])
+    return graded(score(adapted, arrays, batch)[0], batch)
+
+
+def graded(logp: Float[Array, "b c_or_t"], batch: Batch) -> Float[Array, "2 b"]:
+    """The same, from what `score` gave."""
+    said = -loss_of(logp, batch)
+    right = jnp.exp(said) if batch.answer is not None else jnp.argmax(logp, axis=1) == batch.targets
+    return jnp.stack([right.astype(jnp.float32), said])
 
 
 def qualities(

@@ -2,6 +2,7 @@
 
 config.json         the config, and the keys of what it worked on: data, base, code
 stages/STAGE.json   one file for each stage that is done, with its key and payload
+memo/               what fits of several rows share, by its content
 experts/ routers/ checkpoints/ metrics.jsonl results.json
 """
 

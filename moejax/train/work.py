@@ -37,6 +37,8 @@ class Work:
     progress: bool = False
     forget: Forget = lambda step, loop: None
     """Drops the metrics of a loop from a step on, when it is resumed there."""
+    common: Path | None = None
+    """A folder that all fits of a run share; None: `folder`."""
 
     def within(self, name: str) -> "Work":
         """The same, in a sub-folder."""
@@ -52,6 +54,10 @@ class Work:
         if not path.exists():
             tree_file.save(path, jax.device_get(make()))
         return tree_file.load(path)
+
+    def shared(self, name: str, make: Callable[[], PyTree]) -> PyTree:
+        """`memo` for all fits of the run: the name must tell all that the result depends on."""
+        return replace(self, folder=self.common or self.folder).memo(name, make)
 
     def train(
         self,

@@ -146,3 +146,33 @@ def test_label_noise_touches_training_rows_only():
 def test_a_config_that_cannot_be_is_refused(change, said):
     with pytest.raises(UserError, match=said):
         generate(SuiteConfig(**change))
+
+
+def test_public_tasks_are_nobodys_and_leave_the_others_as_they_are(suite):
+    more = generate(replace(SMALL, public=8))
+    assert not suite.public and data_hash(more.held_in + more.held_out) == data_hash(
+        suite.held_in + suite.held_out
+    )
+    assert len(more.public) == 20 and all(task.name.startswith("public_") for task in more.public)
+    others = {
+        row.input for task in more.held_in + more.held_out for split in SPLITS for row in task.rows[split]
+    }
+    texts = [row.input for task in more.public for split in SPLITS for row in task.rows[split]]
+    assert len(set(texts)) == len(texts) == 20 * 10 and not others & set(texts)
+    targets = {frozenset(pair) for pair in SMALL.pairs}
+    asked = [frozenset(task.skills) for task in more.public]
+    assert len(set(asked)) == 20 and not targets & set(asked)
+    assert {kind for one in asked if len(one) == 1 for kind in one} == set(SMALL.kinds)
+    for task in more.public:
+        assert [len(task.rows[split]) for split in SPLITS] == [8, 2, 0]
+        for row in task.rows["train"]:
+            for kind, value in zip(task.skills, row.target.split(", "), strict=True):
+                assert shown(row.input, kind, "seen") == {value} and not shown(row.input, kind, "unseen")
+
+
+def test_public_pairs_are_as_many_as_there_are():
+    few = SuiteConfig(kinds=("animal", "place", "food"), pairs=(("place", "animal"),), clauses=(2, 3), train=4,
+                      pair_train=4, validation=2, test=2, public=4)  # fmt: skip
+    assert [task.skills for task in generate(few).public][3:] == [("animal", "food"), ("place", "food")]
+    with pytest.raises(UserError, match="public not negative"):
+        generate(replace(few, public=-1))

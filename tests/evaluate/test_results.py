@@ -28,6 +28,19 @@ def test_a_cell_that_one_run_lacks_is_left_out():
     assert found["rows"][0]["held_in"] == {"x": 2.0}
 
 
+def test_lists_of_one_length_are_averaged_and_what_one_run_has_no_number_for_is_none():
+    found = averaged(
+        [
+            run(1, 0.5, curves={"apgr": None, "accuracy": [0.25, 1.0], "share": [0.0, 1.0]}, needs=["own"]),
+            run(
+                2, 0.5, curves={"apgr": 0.5, "accuracy": [0.75, 0.5], "share": [0.0, 0.5, 1.0]}, needs=["own"]
+            ),
+        ]
+    )
+    assert found["rows"][0]["curves"] == {"apgr": None, "accuracy": [0.5, 0.75], "share": [0.0, 1.0]}
+    assert found["rows"][0]["needs"] == ["own"]
+
+
 def test_versions_and_device_are_named():
     found = provenance()
     assert {"python", "jax", "flax"} <= found["versions"].keys()

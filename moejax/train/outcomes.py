@@ -1,0 +1,122 @@
+"""The outcomes matrix: members of a pool, each run alone on the same rows.
+
+A member is a whole model, and has a number: the base under expert e is e, the base itself -1, the base under the
+uniform merge of all experts -2. In the matrix of all members number m is column 1 + m, counted from the end where that
+is negative.
+"""
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int
+
+from moejax.adapted import Adapted, is_decoder, score
+from moejax.contract import Pair, Rows
+from moejax.experts.pool import Pool
+from moejax.models.base import Base
+from moejax.places import EXPERTS, evenly, one_member
+from moejax.train.accuracy import graded
+from moejax.train.rows import batches
+from moejax.types import Batch, PyTree, UserError
+
+BASE, MERGED = "base", "uniform"
+
+
+class Outcomes(NamedTuple):
+    """choice: the best choice (-1: a decoder's answers are not chosen); right: 1 if it is the right one (decoder:
+    likelihood of the answer); likelihood: its logarithm."""
+
+    choice: Int[np.ndarray, "n m"]
+    right: Float[np.ndarray, "n m"]
+    likelihood: Float[np.ndarray, "n m"]
+
+
+def members(pool: Pool) -> dict[str, int]:
+    """Name -> number of members, in the order of the columns. Raises UserError where an expert has another's name."""
+    if taken := {BASE, MERGED} & set(pool.names):
+        raise UserError(f"an expert is called {min(taken)!r}, as another member is: give it another name")
+    return {BASE: -1, **{name: e for e, name in enumerate(pool.names)}, MERGED: -2}
+
+
+def alone(base: Base, member: int = 0) -> Adapted:
+    """One member for every row. Which expert it is, or none, is an array, so that trying them all compiles once."""
+    return Adapted(base.model, EXPERTS, route=evenly if member == -2 else one_member)
+
+
+def arrays(base: Base, pool: Pool, member: int) -> dict[str, Any]:
+    """What `alone` runs this member by."""
+    router = {"model": {"expert": jnp.int32(member)}, "places": {}, "knobs": {}}
+    return {"params": base.params, "bank": pool.bank, "router": router, "labels": base.labels}
+
+
+def most_often_right(found: Outcomes, columns: Iterable[int]) -> int:
+    """The column of these that is right most often; of equals the likelier one."""
+    right, likelihood = found.right.mean(axis=0), found.likelihood.mean(axis=0)
+    return max(columns, key=lambda m: (round(float(right[m]), 6), float(likelihood[m])))
+
+
+def outcomes(
+    base: Base, pool: Pool, rows: Rows, size: int, work: Any, numbers: Sequence[int] | None = None
+) -> Outcomes:
+    """The matrix of these rows and members (None: all), in batches of `size`; computed once in a run."""
+    ran = tuple(members(pool).values() if numbers is None else numbers)
+
+    def make() -> dict[str, Any]:
+        every, found = [(alone(base, m), arrays(base, pool, m)) for m in ran], []
+        for batch, real in batches(rows, size):
+            given = jax.tree.map(jnp.asarray, batch)
+            each = [_alone(one, given, adapted=adapted) for adapted, one in every]
+            found.append((jnp.stack(each, axis=1), real))
+        choice, right, likelihood = np.concatenate([np.asarray(x)[..., :n] for x, n in found], axis=2)
+        return {"choice": choice.T.astype(np.int32), "right": right.T, "likelihood": likelihood.T}
+
+    return Outcomes(**work.shared(f"outcomes-{_key(base, pool, rows, ran)}", make))
+
+
+@partial(jax.jit, static_argnames="adapted")
+def _alone(arrays: PyTree, batch: Batch, *, adapted: Adapted) -> Float[Array, "3 b"]:
+    logp, _ = score(adapted, arrays, batch)
+    choice = (
+        -jnp.ones(len(logp)) if is_decoder(adapted.model) else jnp.argmax(logp, axis=1).astype(jnp.float32)
+    )
+    return jnp.concatenate([choice[None], graded(logp, batch)])
+
+
+def _key(base: Base, pool: Pool, rows: Rows, ran: tuple[int, ...]) -> str:
+    """A hash of all that the matrix depends on: the base, its label vectors, members, experts in their order, rows."""
+    digest = hashlib.sha256(f"{base.fingerprint} {ran}".encode())
+    for info in pool.infos:
+        digest.update(str(info["hash"]).encode())
+    batch = rows.take(np.arange(len(rows)))
+    labels = None if base.labels is None else np.asarray(base.labels)
+    tokens = np.where(batch.mask, batch.tokens, 0)
+    for leaf in (
+        tokens,
+        batch.mask,
+        batch.prompt,
+        batch.pool,
+        batch.targets,
+        batch.answer,
+        batch.choices,
+        labels,
+    ):
+        digest.update(
+            b"-" if leaf is None else str(leaf.shape).encode() + np.ascontiguousarray(leaf).tobytes()
+        )
+    return digest.hexdigest()[:32]
+
+
+def wanted(route: Pair, arrays: PyTree, rows: Rows, size: int) -> Float[np.ndarray, "n"]:
+    """How much each row wants the strong member of a pair."""
+    found = [(_wants(arrays, batch, route=route), real) for batch, real in batches(rows, size)]
+    return np.concatenate([np.asarray(part)[:real] for part, real in found])
+
+
+@partial(jax.jit, static_argnames="route")
+def _wants(arrays: PyTree, batch: Batch, *, route: Pair) -> Float[Array, "b"]:
+    return route.wants(arrays, batch)
