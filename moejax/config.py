@@ -12,6 +12,7 @@ from moejax.data.tfds_sets import Fields
 from moejax.method_row import MethodRow, parse_row
 from moejax.train.bottlenecks import BottleneckRecipe
 from moejax.train.experts import Recipe
+from moejax.train.fulls import FullRecipe
 from moejax.types import UserError
 
 FREE = (
@@ -112,6 +113,7 @@ class Config:
     data: DataConfig = DataConfig()
     experts: Recipe = Recipe()
     bottlenecks: BottleneckRecipe = BottleneckRecipe()
+    fulls: FullRecipe = FullRecipe()
     pool: Annotated[str | None, arg(aliases=["--experts"])] = None
     """Folder of experts to compare methods on, instead of training some; it is read and never written to."""
     methods: tuple[str, ...] = ("base", "uniform")

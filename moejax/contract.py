@@ -17,12 +17,12 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from moejax.adapted import Adapted
-from moejax.experts.bank import Bank
+from moejax.experts.bank import Bank, on_device
 from moejax.experts.merge import Mode
 from moejax.experts.pool import Pool
 from moejax.models.base import Base
 from moejax.taxonomy import Axes, Card
-from moejax.types import Batch, PyTree, Weights
+from moejax.types import Batch, NotApplicable, PyTree, Weights
 
 
 @runtime_checkable
@@ -117,10 +117,20 @@ def plain_arrays(config: Any, base: Base, pool: Pool, fitted: Fitted) -> dict[st
     """The base's parameters and label vectors, the pool's bank (or the router's own), the router as fitted."""
     return {
         "params": base.params,
-        "bank": pool.bank if fitted.bank is None else fitted.bank,
+        "bank": on_device(pool.bank if fitted.bank is None else fitted.bank),
         "router": fitted.router,
         "labels": base.labels,
     }
+
+
+def routable(pool: Pool) -> Pool:
+    """The pool. Raises NotApplicable where experts changed what no place can route: embeddings, last norm, head."""
+    if pool.rest:
+        name, paths = next(iter(pool.rest.items()))
+        raise NotApplicable(
+            f"expert {name} changes {min(paths)}, outside the layers, which can be merged but not routed"
+        )
+    return pool
 
 
 def loras(config: Any) -> str:

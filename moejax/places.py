@@ -4,25 +4,33 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from moejax.aggregation import bottleneck, formulations
+from moejax.aggregation import delta as deltas
 from moejax.experts.merge import Mode
+from moejax.experts.stacks import Stack
 from moejax.joint import Next, Places, Site
 from moejax.models.layers import Join
 from moejax.routing import select
 from moejax.types import Batch, PRNGKey, PyTree, Weights
 
 LINEARS = "layers/*/*"  # every linear of every block; where no expert adapts one, the place does nothing
+NORMS = (
+    "layers/*norm"  # every norm of every block, likewise; it goes before LINEARS, which matches some of them
+)
 SUBLAYERS = ("layers/attn", "layers/mlp", "layers/attn_join", "layers/mlp_join")
 Score = Callable[[Site, Array], Weights]
 
 
 @dataclass(frozen=True)
 class Lora:
-    """A linear and its routed LoRA experts: next(x) + mix(x).
+    """A linear and its routed experts, LoRAs or differences of full fine-tunes: next(x) + mix(x).
+
+    A norm too, of which a fine-tune moved gain and bias.
 
     `score(site, x)` gives the weights; without it the weights of the enclosing place or of `route` are worn.
     Weights are zero where an expert is absent; a layer that no expert adapts costs nothing.
@@ -38,7 +46,8 @@ class Lora:
     def __call__(self, site: Site, next: Next, x: Float[Array, "b t d"]) -> Float[Array, "b t f"]:
         """The adapted linear, [b, t, d] -> [b, t, f]."""
         y = next(x)
-        if site.stack is None:
+        stack = site.stack or site.deltas
+        if stack is None:
             return y
         weights = self.score(site, x) if self.score else site.outer
         if weights is None:
@@ -46,14 +55,29 @@ class Lora:
         weights = _present(weights, site)
         if self.sow:
             site.sow("weights", weights)
-        stack, slot, mix = site.stack, site.slot, getattr(formulations, self.mode)
+        if self.mode != "output" and not isinstance(stack, Stack):
+            raise ValueError(f"{site.path}: differences have no factors to mix by {self.mode!r}")
+        slot = site.slot
 
         def delta(x):
-            return mix(dropped(x, self.dropout, site.key), stack, slot, weights).astype(y.dtype)
+            x = dropped(x, self.dropout, site.key)
+            if isinstance(stack, Stack):
+                return getattr(formulations, self.mode)(x, stack, slot, weights).astype(y.dtype)
+            if isinstance(site.module, nn.LayerNorm | nn.RMSNorm):
+                return deltas.gain(normed(site.module, x), stack, slot, weights).astype(y.dtype)
+            return deltas.output(x, stack, slot, weights).astype(y.dtype)
 
-        if stack.a.shape[0] == stack.slot.shape[0]:  # every layer is adapted
+        if stack.scale.shape[0] == stack.slot.shape[0]:  # every layer is adapted
             return y + delta(x)
         return y + jax.lax.cond(slot >= 0, delta, lambda x: jnp.zeros_like(y), x)
+
+
+def normed(module: nn.LayerNorm | nn.RMSNorm, x: Float[Array, "b t d"]) -> Float[Array, "b t d"]:
+    """What a norm multiplies by its gain, float32: (x - mean) / sqrt(variance + eps), in RMSNorm without the mean."""
+    x = x.astype(jnp.float32)
+    if isinstance(module, nn.LayerNorm):
+        x = x - x.mean(-1, keepdims=True)
+    return x * jax.lax.rsqrt(jnp.mean(jnp.square(x), -1, keepdims=True) + module.epsilon)
 
 
 def dropped(x: Float[Array, "*n"], share: float, key: PRNGKey | None) -> Float[Array, "*n"]:
@@ -117,8 +141,8 @@ def bottlenecks(add: Callable[[Site, Array], Array]) -> Places:
     return tuple((path, Bottleneck(add)) for path in SUBLAYERS)
 
 
-EXPERTS: Places = ((LINEARS, Lora("output")), *bottlenecks(Worn()))
-"""All experts of a pool, of whatever kind, by the weights of `route`."""
+EXPERTS: Places = ((NORMS, Lora("output")), (LINEARS, Lora("output")), *bottlenecks(Worn()))
+"""All experts of a pool, of whatever kind, by the weights of the enclosing place or of `route`."""
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Int, Shaped
 
 from moejax.experts.bank import Bank
-from moejax.experts.stacks import Bottlenecks, Stack
+from moejax.experts.stacks import AnyStack, Bottlenecks, Deltas, Stack
 from moejax.models.stream import tile
 from moejax.types import Batch, PRNGKey, PyTree, Weights
 
@@ -65,6 +65,12 @@ class Site:
         """All bottleneck adapters for this place, all layers; None: no expert has one here."""
         found = self.bank.sites.get(self.path)
         return found if isinstance(found, Bottlenecks) else None
+
+    @property
+    def deltas(self) -> Deltas | None:
+        """All differences of full fine-tunes for this place, all layers; None: no expert has one here."""
+        found = self.bank.sites.get(self.path)
+        return found if isinstance(found, Deltas) else None
 
     @property
     def slot(self) -> Int[Array, ""]:
@@ -126,8 +132,8 @@ def sown(records: PyTree, name: str, path: str = "") -> dict[str, PyTree]:
     return found
 
 
-def at_slots(rows: Shaped[Array, "ran *n"], stack: Stack | Bottlenecks) -> Shaped[Array, "s *n"]:
+def at_slots(rows: Shaped[Array, "ran *n"], stack: AnyStack) -> Shaped[Array, "s *n"]:
     """What was sown at the layers that ran (the upper ones of all l), for the adapted layers alone, by slot."""
     first = stack.slot.shape[0] - rows.shape[0]
-    layer = jnp.argmax(stack.slot[None] == jnp.arange(stack.a.shape[0])[:, None], axis=1)
+    layer = jnp.argmax(stack.slot[None] == jnp.arange(stack.scale.shape[0])[:, None], axis=1)
     return rows[layer - first]

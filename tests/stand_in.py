@@ -7,7 +7,8 @@ import flax.linen as nn
 import jax.numpy as jnp
 import numpy as np
 
-from moejax.experts.bank import Bank, Stack
+from moejax.experts.bank import Bank
+from moejax.experts.stacks import Stack
 from moejax.site import Inside, Site
 from moejax.types import Batch
 

@@ -22,10 +22,21 @@ from moejax.types import AccessDenied, NotApplicable, UserError
 KINDS = ("encoder", "decoder")
 RANK = {"Task": 1, "Example": 2, "Step": 3}
 OTHER = dict.fromkeys(
-    ["own_expert", "own_expert(bottleneck)", "mole", "mole(layer)", "mole(matrix)", "granularity(example)"], 2
+    [
+        "own_expert",
+        "own_expert(bottleneck)",
+        "own_expert(delta)",
+        "mole",
+        "mole(layer)",
+        "mole(matrix)",
+        "granularity(example)",
+    ],
+    2,
 ) | {"granularity(task)": 1}
 """Lines at another grain than their card's cell: the oracle is told the task of each row; MoLE's equations weigh a
 request, where the survey says Step."""
+MERGED = {"task_arithmetic(delta)"}
+"""Lines that merge everything into the parameters: there is nothing left to weigh."""
 CLOSE = {"rtol": 0, "atol": 1e-4}  # scores are log-probabilities of size 1 to 10
 
 START, STEP = jax.jit(start, static_argnums=(0, 3)), jax.jit(step, static_argnums=0)
@@ -68,7 +79,7 @@ def test_weights_have_the_rank_of_their_granularity_and_are_zero_off_the_selecti
     fit, batch = worlds.fitted(kind, line), worlds.batch(worlds.standard(kind, line))
     (granularity,), axes = fit.method.card.axes.input_granularity or {None}, fit.method.card.axes
     weights = worlds.look(fit, batch)[1]
-    assert any(w.any() for w in weights.values()) == (line != "base")
+    assert any(w.any() for w in weights.values()) == (line not in MERGED | {"base"})
     for path, w in weights.items():
         rank = OTHER.get(line, RANK.get(granularity))
         assert w.ndim == 1 + rank  # the layers come first
@@ -82,7 +93,11 @@ def test_weights_have_the_rank_of_their_granularity_and_are_zero_off_the_selecti
 @both
 @pytest.mark.parametrize(
     "line",
-    [n for n, (name, has) in worlds.LINES.items() if load(name).merge and has.get("kind") != "bottleneck"],
+    [
+        n
+        for n, (name, has) in worlds.LINES.items()
+        if load(name).merge and has.get("kind") not in ("bottleneck", "delta")
+    ],
 )
 def test_a_merge_does_what_the_router_does(kind, line):
     fit, world = worlds.fitted(kind, line), worlds.standard(kind)
@@ -147,12 +162,11 @@ def test_a_dead_expert_is_never_chosen(kind, line):
         return  # no expert of the pool is in use
     fit, batch = worlds.fitted(kind, line), worlds.batch(worlds.standard(kind, line))
     bank = fit.arrays["bank"]
-    found, weights = worlds.look(
-        fit, batch, fit.arrays | {"bank": bank._replace(alive=bank.alive.at[1].set(False))}
-    )
+    base = worlds.standard(kind, line).base
+    found, weights = worlds.look(fit, batch, worlds.with_alive(fit, base, bank.alive.at[1].set(False)))
     assert np.isfinite(found).all()
     assert not any(w[..., 1].any() for w in weights.values())
-    nobody = fit.arrays | {"bank": bank._replace(alive=bank.alive & False)}
+    nobody = worlds.with_alive(fit, base, bank.alive & False)
     found, weights = worlds.look(fit, batch, nobody)
     assert not any(w.any() for w in weights.values())
     np.testing.assert_allclose(found, worlds.scores(worlds.fitted(kind, "base"), batch), **CLOSE)
@@ -302,7 +316,8 @@ def test_silent_experts_are_the_base(kind, line):
 
 def owner(line):
     """The oracle over experts of the kind that a line routes."""
-    return "own_expert(bottleneck)" if worlds.routes(line) == "bottleneck" else "own_expert"
+    kind = worlds.routes(line)
+    return f"own_expert({kind})" if kind in ("bottleneck", "delta") else "own_expert"
 
 
 @both

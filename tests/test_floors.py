@@ -66,7 +66,7 @@ def test_every_part_has_a_floor():
 
 
 def test_imports_were_found():
-    assert ("moejax.aggregation.formulations", "moejax.experts.bank") in PAIRS
+    assert ("moejax.aggregation.formulations", "moejax.experts.stacks") in PAIRS
     assert ("moejax.methods.arrow", "moejax.contract") in PAIRS
 
 

@@ -22,7 +22,8 @@ from joint_case import (
 )
 
 from moejax.adapted import Adapted, run
-from moejax.experts.bank import Bank, Stack, drop
+from moejax.experts.bank import Bank, drop
+from moejax.experts.stacks import Stack
 from moejax.places import LINEARS, Lora, dropped
 from moejax.routing import select
 from moejax.types import Weights

@@ -19,9 +19,12 @@ from moejax.cli import main
 from moejax.commands import check_run
 from moejax.config import FREE, Config, DataConfig, EvaluationConfig, plain, rows
 from moejax.data.generated import SuiteConfig
+from moejax.stages.scene import SPARE
 from moejax.train.bottlenecks import BottleneckRecipe
 from moejax.train.experts import Recipe
+from moejax.train.fulls import FullRecipe
 from moejax.train.optimiser import Optimiser
+from moejax.types import UserError
 
 METHODS = (
     "base", "uniform", "arrow(k=2)", "phatgoose(steps=2, batch=4)", "average_activation(rows=8, batch=4)",
@@ -317,6 +320,42 @@ def test_a_row_of_bottleneck_adapters_gets_a_pool_of_its_own(base, tmp_path, cap
     assert info["kind"] == "bottleneck"
     looked = check_run.run(Path(settings.run), None)  # each router against the experts that it is of
     assert looked.count() == 0 and len(looked.parts) == 2 + 6
+
+
+def test_a_row_of_full_fine_tunes_gets_a_pool_of_its_own(base, tmp_path, capsys):
+    rows = ("base", "uniform", "own_expert", "own_expert(delta)", "task_arithmetic(delta, batch=4, rows=4)",
+            "we_moe(delta, steps=2, batch=4)")  # fmt: skip
+    settings = config(
+        base, tmp_path / "own", methods=rows, fulls=FullRecipe(batch=4, optimiser=Optimiser(1e-3, 3))
+    )
+    train_script.train(settings)
+    assert "3 experts, and beside them 3 of kind delta" in capsys.readouterr().out
+    eval_script.evaluate(settings)
+    found = {row["row"]: row for row in results(settings)["rows"]}
+    assert not any("not_applicable" in row for row in found.values())
+    assert found["own_expert"]["tasks"] != found["own_expert(delta)"]["tasks"]
+    folder = Path(settings.run) / "experts@delta"
+    assert {path.parent.name for path in folder.glob("*/model.safetensors")} == {"animal", "place", "food"}
+    looked = check_run.run(Path(settings.run), None)  # each router against the experts that it is of
+    assert looked.count() == 0
+    given = replace(config(base, tmp_path / "given", methods=("base", "uniform", "we_moe(steps=2, batch=4)")),
+                    pool=str(folder))  # fmt: skip
+    train_script.train(given)
+    eval_script.evaluate(given)
+    found = {row["row"]: row for row in results(given)["rows"]}
+    assert found["uniform"]["not_applicable"] == "it routes experts of kind lora, the pool's are delta"
+    assert "not_applicable" not in found["we_moe(steps=2, batch=4)"]
+
+
+def test_a_full_disk_is_met_before_whole_models_are_trained(base, tmp_path, monkeypatch):
+    settings = config(
+        base, tmp_path / "own", methods=("base", "own_expert(delta)"), experts=Recipe(rank=2, batch=4)
+    )
+    free = shutil.disk_usage(tmp_path)._replace(free=SPARE + 10_000)
+    monkeypatch.setattr("moejax.stages.make.shutil.disk_usage", lambda path: free)
+    with pytest.raises(UserError, match="3 experts fine-tuned in full take .* MB, but 200 MB are free"):
+        train_script.train(settings)
+    assert not (Path(settings.run) / "experts@delta").exists()
 
 
 def test_a_pool_of_another_kind_is_not_applicable(base, tmp_path):

@@ -9,6 +9,7 @@ import numpy as np
 
 from moejax.contract import Rows
 from moejax.experts.bottleneck import Bottleneck
+from moejax.experts.delta import Delta
 from moejax.experts.expert import Expert
 from moejax.experts.lora import Lora
 from moejax.experts.pool import Pool, pool_of
@@ -75,6 +76,33 @@ def bottlenecks(base: Base, *names: str, capacity: int | None = None) -> Pool:
     kinds = {"ann": (2, "relu", True), "bob": (1, "gelu", True), "cy": (2, "tanh", False)}
     experts = [bottleneck(base, name, *kinds.get(name, (2, "relu", True))) for name in names]
     return pool_of(experts, base.sites, base.shapes, base.layers, capacity=capacity, rank=2)
+
+
+def delta(base: Base, name: str, everywhere: bool = True) -> Expert:
+    """A full fine-tune of both layers, norms and biases too, or unless `everywhere` of the upper MLP alone."""
+    rng, made = np.random.default_rng(sum(map(ord, name))), {}
+    norms = {"encoder": ("layers/attn_join/norm",), "decoder": ("layers/mlp_norm",)}[base.kind]
+    shapes = base.shapes | dict.fromkeys(norms, (1, base.model.config.width))
+    for path, (d, f) in shapes.items() if everywhere else ((ON_TOP, base.shapes[ON_TOP]),):
+        for layer in range(base.layers) if everywhere else (1,):
+            w, bias = rng.normal(size=(d, f)) * 0.15, rng.normal(size=f) * 0.15
+            bias *= has_bias(base, path)
+            made[path, layer] = Delta(w.astype(np.float32), bias.astype(np.float32))
+    return Expert(name, {}, {}, deltas=made)
+
+
+def has_bias(base: Base, path: str) -> bool:
+    """Whether the module at a path has a bias."""
+    node = base.params
+    for name in path.split("/"):
+        node = node[name]
+    return "bias" in node
+
+
+def deltas(base: Base, *names: str, capacity: int | None = None) -> Pool:
+    """A pool of them; "cy" moves one linear alone."""
+    experts = [delta(base, name, name != "cy") for name in names]
+    return pool_of(experts, base.sites, base.shapes, base.layers, capacity=capacity)
 
 
 def pool(base: Base, *names: str, capacity: int | None = None) -> Pool:

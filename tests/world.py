@@ -54,6 +54,9 @@ LINES: dict[str, tuple[str, dict[str, Any]]] = {name: (name, {}) for name in TAB
     "routellm(target)": ("routellm", {"sample": "target", "gold": True, "battles": "pair"}),
     "own_expert(bottleneck)": ("own_expert", {"kind": "bottleneck"}),
     "best_single(bottleneck)": ("best_single", {"kind": "bottleneck"}),
+    "we_moe(delta)": ("we_moe", {"kind": "delta"}),
+    "own_expert(delta)": ("own_expert", {"kind": "delta"}),
+    "task_arithmetic(delta)": ("task_arithmetic", {"kind": "delta", "grid": (0.2, 0.4)}),
 }
 """What the contract is tested on: every method, and those that have modes in each."""
 
@@ -103,7 +106,7 @@ def make(kind: str, *names: str, line: str = "base") -> World:
     base = tiny.base(kind)
     data = {name: split(base, i) for i, name in enumerate(NAMES)}
     target = Target("new", split(base, 20), tiny.rows(base, 6, seed=22))
-    pool = tiny.bottlenecks if routes(line) == "bottleneck" else tiny.pool
+    pool = {"bottleneck": tiny.bottlenecks, "delta": tiny.deltas}.get(routes(line), tiny.pool)
     return World(base, pool(base, *(names or NAMES), capacity=CAPACITY), data, target, split(base, 30))
 
 
@@ -114,7 +117,9 @@ def routes(line: str) -> str:
 
 def newcomer(world: World, line: str, name: str) -> Expert:
     """One more expert of the kind that a line routes."""
-    return (tiny.bottleneck if routes(line) == "bottleneck" else tiny.expert)(world.base, name)
+    return {"bottleneck": tiny.bottleneck, "delta": tiny.delta}.get(routes(line), tiny.expert)(
+        world.base, name
+    )
 
 
 def split(base: Base, seed: int) -> Split:
@@ -160,7 +165,8 @@ def fit(
 
 def standard(kind: str, line: str = "base") -> World:
     """The world that most tests share: of each kind of experts one."""
-    return _standard(kind, "adapterfusion" if routes(line) == "bottleneck" else "base")
+    of = {"bottleneck": "adapterfusion", "delta": "own_expert(delta)"}
+    return _standard(kind, of.get(routes(line), "base"))
 
 
 _standard = cache(lambda kind, line: make(kind, line=line))
@@ -200,12 +206,21 @@ def scores(fit: Fit, batch: Batch, arrays: Any = None) -> np.ndarray:
 
 
 def silent(pool: Pool) -> Pool:
-    """The pool with every B zero, and every bias behind it."""
+    """The pool with every B zero, or every difference, and every bias behind it."""
+    quiet = ("b", "b_bias", "w", "bias")
     sites = {
-        path: s._replace(**{name: getattr(s, name) * 0 for name in ("b", "b_bias") if name in s._fields})
+        path: s._replace(**{name: getattr(s, name) * 0 for name in quiet if name in s._fields})
         for path, s in pool.bank.sites.items()
     }
     return replace(pool, bank=pool.bank._replace(sites=sites))
+
+
+def with_alive(fit: Fit, base: Base, alive: Any) -> dict[str, Any]:
+    """The arrays where these experts alone are alive; what was merged into the parameters is merged anew."""
+    if "delta" not in fit.pool.kinds:
+        return fit.arrays | {"bank": fit.arrays["bank"]._replace(alive=alive)}
+    pool = replace(fit.pool, bank=fit.pool.bank._replace(alive=alive))
+    return fit.method.arrays(fit.config, base, pool, fit.router)
 
 
 @contextmanager

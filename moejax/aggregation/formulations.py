@@ -9,7 +9,7 @@ from typing import Any
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Shaped
 
-from moejax.experts.bank import Stack
+from moejax.experts.stacks import Stack
 from moejax.routing import select
 from moejax.types import Weights
 

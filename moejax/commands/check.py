@@ -9,14 +9,15 @@ import tyro
 from moejax.commands import check_base, check_data, check_experts, check_run
 from moejax.commands.findings import Findings, plural
 from moejax.commands.parse import parse
-from moejax.experts.folder import CONFIG, PICKLE, WEIGHTS
+from moejax.experts.folder import CONFIG, INFO, PICKLE, WEIGHTS
 from moejax.types import UserError
 
 LOOKED = (
-    "tasks.json (data), adapter_config.json (an expert) or folders with one (experts), router.json (a router), "
+    "tasks.json (data), adapter_config.json, or config.json and moejax.json (an expert), or folders with them "
+    "(experts), router.json (a router), "
     "config.json with stages or experts beside it (a run), or config.json and model.safetensors (a base)"
 )
-EXPERT = {CONFIG, WEIGHTS, PICKLE}
+EXPERT = {CONFIG, WEIGHTS, PICKLE, INFO}
 PARTS_OF_A_RUN = {"experts", "routers", "metrics.jsonl"}
 
 

@@ -6,9 +6,9 @@ from typing import NamedTuple
 from moejax.commands import check_base
 from moejax.commands.findings import Findings, plural
 from moejax.experts import extras
-from moejax.experts.content_hash import modules_hash
 from moejax.experts.expert import Expert
 from moejax.experts.folder import EXTRAS, check_names, expert_folders, open_tensors
+from moejax.experts.member import content_of
 from moejax.experts.pool import pool_of
 from moejax.experts.read import read, read_modules
 from moejax.experts.report import LoadReport, compare, line
@@ -51,7 +51,9 @@ def experts(folder: Path, base: Base | None) -> Findings:
     if seen:
         _report([looked for _, looked in seen], [path for path, _ in seen], found)
     if not members:
-        found.faults.append(f"{folder}: no expert in it: each is a sub-folder with adapter_config.json")
+        found.faults.append(
+            f"{folder}: no expert in it: each is a sub-folder with adapter_config.json or config.json"
+        )
     if base is None:
         found.warnings.append(NO_BASE)
     return found
@@ -64,8 +66,9 @@ def _look(folder: Path, base: Base | None, found: Findings) -> Looked | None:
             one, report = read(folder, base.sites, base.shapes, base.fingerprint, homes=base.homes)
             looked = Looked(report, one.info["hash"], one)
         else:
-            _, parts, report, _ = read_modules(folder)
-            looked = Looked(report, modules_hash(parts), None)
+            found_there = read_modules(folder)
+            digest = content_of(folder, found_there.info, found_there.parts)
+            looked = Looked(found_there.report, digest, None)
     except UserError as error:
         found.faults.append(str(error))
         return None

@@ -6,7 +6,7 @@ from typing import Any
 from moejax.experts.change import Change
 from moejax.experts.member import Member
 
-HEADS = ("name", "content", "modules", "rank", "size", "same as", "licence", "description")
+HEADS = ("name", "kind", "content", "modules", "rank", "size", "same as", "licence", "description")
 WIDEST = 48  # characters of a stranger's text
 
 
@@ -23,9 +23,10 @@ def table(members: Sequence[Member]) -> str:
 
 
 def _row(member: Member) -> tuple[str, ...]:
-    ranks = sorted({member.ranks[0], member.ranks[-1]})
+    ranks = sorted({*member.ranks[:1], *member.ranks[-1:]})
     return (
         shown(member.name),
+        shown(member.report.kind) if member.report else "",
         short(member.content),
         str(len(member.report.matched) if member.report else 0),
         "..".join(map(str, ranks)),
@@ -64,6 +65,7 @@ def as_json(member: Member) -> dict[str, Any]:
         "name": member.name,
         "content": member.content,
         "hash": member.hash,
+        "kind": member.info.get("kind"),
         "modules": len(report.matched) if report else None,
         "ranks": list(member.ranks),
         "size": member.size,

@@ -3,7 +3,7 @@
 Append, drop and user masks change values, never shapes: nothing compiles again.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -13,7 +13,7 @@ from jaxtyping import Array, Bool, Int
 
 from moejax.experts import part, stacks
 from moejax.experts.expert import Expert, expert_of
-from moejax.experts.stacks import Bottlenecks, Row, Stack
+from moejax.experts.stacks import AnyStack, Bottlenecks, Deltas, Row, Stack
 from moejax.types import UserError
 
 Index = int | Int[Array, ""]
@@ -22,7 +22,7 @@ Index = int | Int[Array, ""]
 class Bank(NamedTuple):
     """sites: path -> stack; alive [e]: False at a free expert slot or one that is switched off."""
 
-    sites: dict[str, Stack | Bottlenecks]
+    sites: dict[str, AnyStack]
     alive: Bool[Array, "e"]
 
 
@@ -45,13 +45,14 @@ def stack(
         raise UserError(f"capacity {capacity} is too small for {len(experts)} experts: raise it")
     ranks = [part.rank(one) for expert in experts for one in expert.parts.values()]
     rank = max(ranks, default=1) if rank is None else rank
-    wide = dict(shapes) | {path: (d, d) for path, d in _widths(experts).items()}
+    kinds, wide = _others(experts), dict(shapes)
+    wide |= {path: size for path, (_, size) in kinds.items()}
     slots = _slots(experts, layers, where or {})
     sites: dict[str, Any] = {}
     for path in sorted(slots):
         if path not in wide:
             raise UserError(f"the base has no site {path!r}: it has {', '.join(sorted(shapes))}")
-        kind = "lora" if path in shapes else "bottleneck"
+        kind = kinds[path][0] if path in kinds else "lora"
         leaves: Any = stacks.empty(kind, (int(slots[path].max()) + 1, capacity), rank, *wide[path])
         sites[path] = stacks.OF_KIND[kind](**leaves, slot=slots[path])
     alive: Any = np.arange(capacity) < len(experts)
@@ -60,12 +61,26 @@ def stack(
         for path, line in row(bank, expert).items():
             for name, value in line.items():
                 getattr(sites[path], name)[:, i] = value
-    return jax.tree.map(jnp.asarray, bank)
+    return on_device(bank, lambda path: not isinstance(sites[path], Deltas))
 
 
-def _widths(experts: Sequence[Expert]) -> dict[str, int]:
-    """path -> d of the bottleneck adapters; whether all have it is looked at when they are put in."""
-    return {path: one.a.shape[1] for each in experts for (path, _), one in each.bottlenecks.items()}
+def on_device(bank: Bank, which: Callable[[str], bool] = lambda path: True) -> Bank:
+    """The bank with what it has at these paths on the device; free where it is there already."""
+    sites: dict[str, Any] = {
+        path: jax.tree.map(jnp.asarray, stack) if which(path) else stack for path, stack in bank.sites.items()
+    }
+    return Bank(sites, jnp.asarray(bank.alive))
+
+
+def _others(experts: Sequence[Expert]) -> dict[str, tuple[str, tuple[int, int]]]:
+    """path -> kind, (d, f) of what is no LoRA; whether all have that size is looked at when they are put in."""
+    found: dict[str, tuple[str, tuple[int, int]]] = {}
+    for each in experts:
+        for (path, _), one in each.bottlenecks.items():
+            found[path] = "bottleneck", (one.a.shape[1],) * 2
+        for (path, _), one in each.deltas.items():
+            found[path] = "delta", one.w.shape
+    return found
 
 
 def _slots(experts, layers, where):
@@ -87,10 +102,7 @@ def _slots(experts, layers, where):
 
 def row(bank: Bank, expert: Expert) -> dict[str, Row]:
     """An expert laid out as a row of the bank, on the host. Raises UserError when it does not fit."""
-    rows = {}
-    for path, stack in bank.sites.items():
-        (s, _, r, d), f = stack.a.shape, stack.b.shape[-1]
-        rows[path] = stacks.empty(stacks.kind_of(stack), (s,), r, d, f)
+    rows = {path: stacks.room(stack) for path, stack in bank.sites.items()}
     for (path, layer), one in expert.parts.items():
         slot = int(np.asarray(bank.sites[path].slot)[layer]) if path in bank.sites else -1
         if slot < 0:
@@ -98,7 +110,12 @@ def row(bank: Bank, expert: Expert) -> dict[str, Row]:
                 f"the bank has no slot for {path!r} at layer {layer}, which expert {expert.name!r} adapts: "
                 "stack the pool anew with it"
             )
-        stacks.fill(rows[path], slot, one, f"expert {expert.name!r} at {path!r}, layer {layer}")
+        here = f"expert {expert.name!r} at {path!r}, layer {layer}"
+        if not isinstance(one, part.KINDS[stacks.kind_of(bank.sites[path])]):
+            raise UserError(
+                f"{here} is of another kind than the bank's experts: keep kinds in pools of their own"
+            )
+        stacks.fill(rows[path], slot, one, here)
     return rows
 
 
@@ -150,6 +167,11 @@ def lowest(bank: Bank) -> int:
     return min((int(np.argmax(slot >= 0)) for slot in found), default=0)
 
 
+def factored(bank: Bank) -> dict[str, Stack | Bottlenecks]:
+    """path -> stack of the experts that are made of two factors, which is all but differences."""
+    return {path: stack for path, stack in bank.sites.items() if not isinstance(stack, Deltas)}
+
+
 def expert(bank: Bank, names: Sequence[str], index: int, like: Expert | None = None) -> Expert:
     """The expert at `index` read back.
 
@@ -169,13 +191,10 @@ def expert(bank: Bank, names: Sequence[str], index: int, like: Expert | None = N
 def check(bank: Bank) -> None:
     """Raise UserError when shapes disagree, a value is not finite or a slot is out of range."""
     for path, stack in bank.sites.items():
-        (s, e, r, _), slot = stack.a.shape, np.asarray(stack.slot)
-        here = f"the bank at {path!r}"
-        if stack.b.shape[:3] != (s, e, r) or stack.scale.shape != (s, e) or stack.present.shape != (s, e):
-            shapes = ", ".join(str(leaf.shape) for leaf in (stack.a, stack.b, stack.scale, stack.present))
-            raise UserError(
-                f"{here} has shapes {shapes}: expected [s, e, r, d], [s, e, r, f], [s, e], [s, e]"
-            )
+        here, slot = f"the bank at {path!r}", np.asarray(stack.slot)
+        if fault := stacks.misshapen(stack):
+            raise UserError(f"{here} {fault}")
+        s, e = stack.scale.shape
         if e != size(bank):
             raise UserError(f"{here} holds {e} experts, but `alive` says {size(bank)}")
         if sorted(slot[slot != -1]) != list(range(s)):

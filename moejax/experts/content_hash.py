@@ -2,24 +2,31 @@
 
 import hashlib
 import struct
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
 
+from moejax.experts.bottleneck import Bottleneck
+from moejax.experts.delta import Delta
 from moejax.experts.expert import SiteKey
 from moejax.experts.lora import Lora
 from moejax.experts.part import Part, rank
 
 
-def content_hash(parts: Mapping[SiteKey, Part]) -> str:
+def content_hash(parts: Mapping[SiteKey, Part], rest: Mapping[str, np.ndarray] | None = None) -> str:
     """sha256 over path, layer, rank, scale, non-linearity and the float32 bytes of all tensors, sites sorted.
+
+    rest: of an expert of differences, those outside the layers.
 
     File dtype (where it holds the same numbers), order of tensors and names of files play no part.
     """
     digest = hashlib.sha256(b"moejax lora 1")
     for path, layer in sorted(parts):
         _add(digest, path, layer, parts[path, layer])
+    for path in sorted(rest or {}):
+        _name(digest, path)
+        _tensors(digest, [(rest or {})[path]])
     return "sha256:" + digest.hexdigest()
 
 
@@ -36,14 +43,24 @@ def modules_hash(parts: Mapping[str, Part]) -> str:
 
 
 def _add(digest: Any, name: str, layer: int, one: Part) -> None:
-    data = name.encode()
-    digest.update(struct.pack("<q", len(data)) + data)
+    _name(digest, name)
     if isinstance(one, Lora):
         digest.update(struct.pack("<qqd?", layer, rank(one), one.alpha, one.rslora))
-    else:
+    elif isinstance(one, Bottleneck):
         digest.update(struct.pack("<qqd", layer, rank(one), one.scale) + b"bottleneck " + one.act.encode())
         for bias in (one.a_bias, one.b_bias):
             digest.update(np.ascontiguousarray(bias, "<f4").tobytes())
-    for factor in (one.a, one.b):
-        digest.update(struct.pack("<qq", *factor.shape))
-        digest.update(np.ascontiguousarray(factor, "<f4").tobytes())
+    else:
+        digest.update(struct.pack("<q", layer) + b"delta")
+    _tensors(digest, one if isinstance(one, Delta) else (one.a, one.b))
+
+
+def _name(digest: Any, name: str) -> None:
+    data = name.encode()
+    digest.update(struct.pack("<q", len(data)) + data)
+
+
+def _tensors(digest: Any, some: Iterable[np.ndarray]) -> None:
+    for tensor in some:
+        digest.update(struct.pack(f"<{tensor.ndim}q", *tensor.shape))
+        digest.update(np.ascontiguousarray(tensor, "<f4").tobytes())

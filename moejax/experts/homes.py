@@ -1,18 +1,20 @@
-"""Where AdapterHub keeps the bottleneck adapters of a base: a module for each sub-layer of each layer."""
+"""Where a base keeps what is no LoRA: AdapterHub's modules for bottleneck adapters, and its own tensors."""
 
 from collections.abc import Mapping
 from typing import NamedTuple
 
 from moejax.experts.expert import SiteKey
+from moejax.experts.whole import Whole
 
 JOIN = "_join"  # what the path of a sub-layer's join has behind that of the sub-layer
 
 
 class Homes(NamedTuple):
-    """modules: AdapterHub's module -> (path of the sub-layer, layer); d: the base's width."""
+    """modules: AdapterHub's module -> (path of the sub-layer, layer); d: the base's width; whole: all its tensors."""
 
     modules: Mapping[str, SiteKey] = {}
     d: int = 0
+    whole: Whole | None = None
 
 
 NOWHERE = Homes()

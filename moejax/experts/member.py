@@ -8,11 +8,12 @@ from typing import Any, NamedTuple
 
 from moejax.experts import extras
 from moejax.experts import folder as folders
+from moejax.experts.checkpoint import checkpoint_hash
 from moejax.experts.content_hash import modules_hash
 from moejax.experts.expert import SiteKey
 from moejax.experts.folder import EXTRAS, INFO
 from moejax.experts.homes import NOWHERE, Homes
-from moejax.experts.part import rank
+from moejax.experts.part import Part, rank
 from moejax.experts.read import read, read_modules
 from moejax.experts.report import LoadReport, compare
 from moejax.types import UserError
@@ -32,7 +33,7 @@ class OnBase(NamedTuple):
 class Member:
     """An expert of a pool folder, or why it cannot be read.
 
-    content: `modules_hash`; hash: `content_hash`, where a base was at hand; size: bytes of its files;
+    content: `content_of`; hash: `content_hash`, where a base was at hand; size: bytes of its files;
     twins: other experts of the pool with the same content.
     """
 
@@ -53,17 +54,23 @@ def examine(folder: Path, name: str, base: OnBase | None = None) -> Member:
     Raises UserError on what `read` refuses, on a recorded hash that is none, and on damaged extras.
     """
     if base is None:
-        info, parts, report, _ = read_modules(folder, name=name)
+        found = read_modules(folder, name=name)
+        info, parts, report = found.info, found.parts, found.report
         report = report._replace(warnings=report.warnings + _not_compared(folder, info))
         digest = None
     else:
         sites, shapes, fingerprint, allow, homes = base
         expert, report = read(folder, sites, shapes, fingerprint, allow, name, homes)
         info, digest = expert.info, expert.info["hash"]
-        parts = dict(zip(report.matched, expert.parts.values(), strict=True))
+        parts = dict(zip(report.matched, expert.parts.values(), strict=not expert.rest))
     _check_extras(folder)
-    ranks = tuple(sorted({rank(one) for one in parts.values()}))
-    return Member(name, _size(folder), info, modules_hash(parts), digest, ranks, report)
+    ranks = tuple(sorted({rank(one) for one in parts.values()} - {0}))
+    return Member(name, _size(folder), info, content_of(folder, info, parts), digest, ranks, report)
+
+
+def content_of(folder: Path, info: Mapping[str, Any], parts: Mapping[str, Part]) -> str:
+    """What tells an expert's content from another's, the same with a base at hand and without."""
+    return checkpoint_hash(folder) if info["kind"] == "delta" else modules_hash(parts)
 
 
 def members(pool: Path, base: OnBase | None = None) -> tuple[Member, ...]:

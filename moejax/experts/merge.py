@@ -8,7 +8,7 @@ from jaxtyping import Float
 from moejax.experts.bank import Bank
 from moejax.experts.expert import Expert
 from moejax.experts.lora import Lora
-from moejax.experts.stacks import Stack
+from moejax.experts.stacks import Stack, kind_of
 from moejax.types import UserError
 
 Mode = Literal["output", "factor"]
@@ -25,7 +25,7 @@ def merged(bank: Bank, weights: Float[np.ndarray, "e"], mode: Mode, name: str) -
     for path, stack in bank.sites.items():
         if not isinstance(stack, Stack):
             raise UserError(
-                f"the experts have bottleneck adapters at {path!r}: only LoRAs can be merged into one expert"
+                f"the experts at {path!r} are of kind {kind_of(stack)}: only LoRAs can be merged into one expert"
             )
         for layer, slot in enumerate(np.asarray(stack.slot)):
             if (

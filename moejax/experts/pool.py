@@ -29,6 +29,7 @@ class Pool:
     sites: Hugging Face module -> (path, layer). folders: where extras are read from, None: nowhere.
     held: expert -> extra -> value in memory, before the folder. allowed: the extras that may be read.
     beside: kind -> pool of the same contributors' experts of that kind, which have no part in this one.
+    rest: expert -> path of a parameter outside the layers -> its difference to the base, in numpy.
     """
 
     names: tuple[str, ...]
@@ -39,11 +40,18 @@ class Pool:
     held: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     allowed: frozenset[str] = frozenset()
     beside: Mapping[str, "Pool"] = field(default_factory=dict)
+    rest: Mapping[str, Mapping[str, np.ndarray]] = field(default_factory=dict)
 
     @property
     def kinds(self) -> frozenset[str]:
         """The kinds of its experts, of `part.KINDS`."""
-        return frozenset(kind_of(stack) for stack in self.bank.sites.values())
+        found = frozenset(kind_of(stack) for stack in self.bank.sites.values())
+        return found | {"delta"} if self.rest else found
+
+    @property
+    def lowest(self) -> int:
+        """The lowest adapted layer; 0 where an expert changes anything outside the layers."""
+        return 0 if self.rest else banks.lowest(self.bank)
 
     def index(self, name: str) -> int:
         """The expert slot of a name. Raises UserError when there is no such expert."""
@@ -137,6 +145,7 @@ class Pool:
             bank=banks.take(self.bank, index),
             folders=tuple(self.folders[i] for i in index),
             held={name: self.held[name] for name in names if name in self.held},
+            rest={name: self.rest[name] for name in names if name in self.rest},
         )
 
     def append(self, expert: Expert, folder: Path | None = None) -> "Pool":
@@ -150,9 +159,10 @@ class Pool:
         return replace(
             self,
             names=(*self.names, expert.name),
-            infos=(*self.infos, expert.info | {"hash": content_hash(expert.parts)}),
+            infos=(*self.infos, expert.info | {"hash": content_hash(expert.parts, expert.rest)}),
             bank=banks.append(self.bank, expert, jnp.int32(place)),
             folders=(*self.folders, folder),
+            rest={**self.rest, **_rest([expert])},
         )
 
 
@@ -178,8 +188,12 @@ def pool_of(
     if len(set(names)) < len(names):
         raise UserError(f"two experts are named {max(names, key=names.count)!r}: rename one")
     bank = banks.stack(experts, shapes, layers, capacity, rank, where)
-    infos = tuple(expert.info | {"hash": content_hash(expert.parts)} for expert in experts)
-    return Pool(names, infos, bank, sites, tuple(folders or [None] * len(names)))
+    infos = tuple(expert.info | {"hash": content_hash(expert.parts, expert.rest)} for expert in experts)
+    return Pool(names, infos, bank, sites, tuple(folders or [None] * len(names)), rest=_rest(experts))
+
+
+def _rest(experts: Sequence[Expert]) -> dict[str, Mapping[str, np.ndarray]]:
+    return {expert.name: expert.rest for expert in experts if expert.rest}
 
 
 def read_pool(
@@ -202,7 +216,9 @@ def read_pool(
         raise UserError(f"{folder}: no such folder of experts")
     found = expert_folders(folder)
     if not found:
-        raise UserError(f"{folder}: no expert in it: each is a sub-folder with adapter_config.json")
+        raise UserError(
+            f"{folder}: no expert in it: each is a sub-folder with adapter_config.json or config.json"
+        )
     check_names(path.name for path in found)
     loaded = [read(path, sites, shapes, fingerprint, allow_base_mismatch, homes=homes) for path in found]
     pool = pool_of(

@@ -5,8 +5,10 @@ import shutil
 from collections.abc import Collection, Iterable
 from pathlib import Path
 
+from moejax.experts import checkpoint
 from moejax.experts import folder as folders
 from moejax.experts.change import Change, undoable
+from moejax.experts.checkpoint import INDEX, MODEL_CONFIG
 from moejax.experts.folder import (
     ADAPTERS_WEIGHTS,
     CONFIG,
@@ -152,9 +154,16 @@ def _check_links(folder: Path) -> None:
             )
 
 
+def _of_checkpoint(folder: Path) -> list[str]:
+    """The files of a whole model; a base's tokenizer is not of them."""
+    if (folder / CONFIG).exists() or not (folder / MODEL_CONFIG).exists():
+        return []
+    return [MODEL_CONFIG, INDEX, *(file.name for file in checkpoint.files(folder))]
+
+
 def _copy(folder: Path, new: Path) -> None:
     new.mkdir(parents=True)
-    for name in FILES:
+    for name in (*FILES, *_of_checkpoint(folder)):
         if (folder / name).is_file():
             shutil.copyfile(folder / name, new / name)
             sync(new / name)

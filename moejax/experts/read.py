@@ -1,24 +1,28 @@
 """Reading a contributor's folder: everything that could make an expert silently wrong is refused here."""
 
 from collections.abc import Mapping
-from math import hypot
+from math import hypot, nan
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from moejax.experts import adapters_config, part, peft_config
+import numpy as np
+
+from moejax.experts import adapters_config, checkpoint, part, peft_config
 from moejax.experts import folder as folders
 from moejax.experts.adapters_config import is_adapters
+from moejax.experts.checkpoint import MODEL_CONFIG
 from moejax.experts.content_hash import content_hash
 from moejax.experts.expert import Expert, SiteKey, expert_of
 from moejax.experts.folder import ADAPTERS_PICKLE, ADAPTERS_WEIGHTS, CONFIG, INFO, PICKLE, WEIGHTS
 from moejax.experts.homes import NOWHERE, Homes
 from moejax.experts.part import Part
 from moejax.experts.read_adapters import read_adapters, site
+from moejax.experts.read_delta import read_delta
 from moejax.experts.read_peft import read_peft
 from moejax.experts.report import LoadReport
 from moejax.types import UserError
 
-NAMED = {"lora": "a LoRA expert", "bottleneck": "a bottleneck expert"}
+NAMED = {"lora": "a LoRA expert", "bottleneck": "a bottleneck expert", "delta": "a whole checkpoint"}
 BY_PEFT = (
     "where you trust it, load and save it with PEFT, PeftModel.from_pretrained(base, folder).save_pretrained(folder), "
     f"which writes {WEIGHTS}"
@@ -35,7 +39,8 @@ class Found(NamedTuple):
     info: dict[str, Any]
     parts: Mapping[str, Part]
     report: LoadReport
-    sites: Mapping[str, SiteKey] = {}  # of bottleneck adapters: where in the base they stand
+    sites: Mapping[str, SiteKey] = {}  # of what is no LoRA: where in the base it stands
+    rest: Mapping[str, np.ndarray] = {}  # of a checkpoint: what differs outside the layers
 
 
 def read(
@@ -47,16 +52,19 @@ def read(
     name: str | None = None,
     homes: Homes = NOWHERE,
 ) -> tuple[Expert, LoadReport]:
-    """One expert from a folder that PEFT or AdapterHub wrote, with what was found.
+    """One expert from a folder that PEFT or AdapterHub wrote, or a whole fine-tuned model, with what was found.
 
     sites: Hugging Face module -> (path, layer); shapes: path -> (d, f); fingerprint: of the base to adapt;
-    name: of the expert, the folder's own unless given; homes: of the base's bottleneck adapters.
+    name: of the expert, the folder's own unless given; homes: of what is no LoRA.
     Raises UserError, one sentence naming the file and the tensor or field, on anything that cannot be read as
     exactly the function that its library would compute, on damage, and on another base's fingerprint.
     """
     of_modules = {module: shapes[path] for module, (path, _) in sites.items()}
-    info, parts, report, at = read_modules(folder, of_modules, fingerprint, allow_base_mismatch, name, homes)
-    expert = expert_of(report.name, info, {(at or sites)[module]: one for module, one in parts.items()})
+    found = read_modules(folder, of_modules, fingerprint, allow_base_mismatch, name, homes)
+    info, report, at = found.info, found.report, found.sites or sites
+    expert = expert_of(
+        report.name, info, {at[module]: one for module, one in found.parts.items()}, found.rest
+    )
     info["hash"] = _hash(report.file, expert)
     return expert, report
 
@@ -85,6 +93,8 @@ def read_modules(
     folders.check_name(name)
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder")
+    if not (folder / CONFIG).exists() and (folder / MODEL_CONFIG).exists():
+        return _of_checkpoint(folder, fingerprint, allow_base_mismatch, name, homes)
     raw = folders.read_json(folder / CONFIG)
     if is_adapters(raw):
         return _of_adapters(folder, raw, fingerprint, allow_base_mismatch, name, homes)
@@ -114,6 +124,27 @@ def _of_adapters(
         adapters, targeted, zero = read_adapters(tensors, config, homes, file)
     at = {} if homes is None else {module: site(module, config, homes) for module in adapters}
     return Found(info, adapters, _report(name, weights, adapters, targeted, zero, warnings), at)
+
+
+def _of_checkpoint(folder: Path, fingerprint: Any, allow: bool, name: str, homes: Homes | None) -> Found:
+    """A whole model; without a base at hand nothing can be said of its difference."""
+    info, warnings = _info(folder, "delta", fingerprint, allow)
+    file = checkpoint.files(folder)[0]
+    if homes is None or homes.whole is None:
+        modules = {tensor.rpartition(".")[0] for tensor in checkpoint.stored(folder)}
+        said = f"{folder}: a whole checkpoint: what it changes can be told with --base only"
+        report = LoadReport(
+            name, tuple(sorted(modules)), (), (), {}, nan, warnings=(*warnings, said), file=file, kind="delta"
+        )
+        return Found(info, {}, report)
+    deltas, at, rest, other = read_delta(folder, homes.whole)
+    if other:
+        said = f"{folder}: {len(other)} tensors that the base does not have are left aside, {other[0]} first"
+        warnings = (*warnings, said)
+    report = _report(name, file, deltas, (), (), warnings)
+    size = hypot(report.norm, *(float(np.linalg.norm(change)) for change in rest.values()))
+    matched = (*report.matched, *sorted(rest))
+    return Found(info, deltas, report._replace(matched=matched, norm=size, kind="delta"), at, rest)
 
 
 def _report(
@@ -164,7 +195,7 @@ def _info(
 
 
 def _hash(weights: Path, expert: Expert) -> str:
-    digest, recorded = content_hash(expert.parts), expert.info.get("hash")
+    digest, recorded = content_hash(expert.parts, expert.rest), expert.info.get("hash")
     if recorded is not None and recorded != digest:
         raise UserError(
             f"{weights}: its content is not what {INFO} recorded as `hash`: get the folder again, "

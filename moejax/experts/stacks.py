@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from moejax.experts.bottleneck import ACTS, Bottleneck
+from moejax.experts.delta import Delta
 from moejax.experts.lora import Lora
 from moejax.experts.part import Part, rank, scale
 from moejax.types import UserError
@@ -43,17 +44,58 @@ class Bottlenecks(NamedTuple):
     slot: Int[Array, "l"]
 
 
-OF_KIND: dict[str, type[Stack] | type[Bottlenecks]] = {"lora": Stack, "bottleneck": Bottlenecks}
+class Deltas(NamedTuple):
+    """Differences to one linear, or to one norm (d = 1), likewise; scale is 1 where present, and 0 where absent.
+
+    They are large, and stay in numpy until a method puts those that it routes on the device.
+    """
+
+    w: Float[Array, "s e d f"]
+    bias: Float[Array, "s e f"]
+    scale: Float[Array, "s e"]
+    present: Bool[Array, "s e"]
+    slot: Int[Array, "l"]
 
 
-def kind_of(stack: Stack | Bottlenecks) -> str:
+AnyStack = Stack | Bottlenecks | Deltas
+OF_KIND: dict[str, type[Stack] | type[Bottlenecks] | type[Deltas]] = {
+    "lora": Stack,
+    "bottleneck": Bottlenecks,
+    "delta": Deltas,
+}
+
+
+def kind_of(stack: AnyStack) -> str:
     """The kind of its experts."""
     return next(kind for kind, record in OF_KIND.items() if isinstance(stack, record))
+
+
+def room(stack: AnyStack) -> Row:
+    """Room for one more expert: the leaves of a stack without its experts, zeros [s, …]."""
+    leaves = zip(stack._fields, stack[:-1], strict=False)
+    return {name: np.zeros((leaf.shape[0], *leaf.shape[2:]), leaf.dtype) for name, leaf in leaves}
+
+
+def misshapen(stack: AnyStack) -> str:
+    """What is wrong with the shapes of the leaves; empty: nothing."""
+    (s, e), big = stack[0].shape[:2], stack[:2] if isinstance(stack, Deltas) else (stack.a, stack.b)
+    wanted = "[s, e, d, f], [s, e, f]" if isinstance(stack, Deltas) else "[s, e, r, d], [s, e, r, f]"
+    if isinstance(stack, Deltas):
+        fits = stack.bias.shape == (s, e, stack.w.shape[3])
+    else:
+        fits = stack.b.shape[:3] == (s, e, stack.a.shape[2])
+    if fits and stack.scale.shape == stack.present.shape == (s, e):
+        return ""
+    shapes = ", ".join(str(leaf.shape) for leaf in (*big, stack.scale, stack.present))
+    return f"has shapes {shapes}: expected {wanted}, [s, e], [s, e]"
 
 
 def empty(kind: str, lead: Sequence[int], r: int, d: int, f: int) -> Row:
     """Room for experts of a kind: leaves of zeros, [*lead, …]."""
     zero = np.zeros(tuple(lead), np.float32)
+    if kind == "delta":
+        row = {"w": np.zeros((*lead, d, f), np.float32), "bias": np.zeros((*lead, f), np.float32)}
+        return row | {"scale": zero, "present": zero > 0}
     row = {"a": np.zeros((*lead, r, d), np.float32), "b": np.zeros((*lead, r, f), np.float32)}
     row |= {"scale": zero, "present": zero > 0}
     if kind == "bottleneck":
@@ -64,6 +106,15 @@ def empty(kind: str, lead: Sequence[int], r: int, d: int, f: int) -> Row:
 
 def fill(row: Row, slot: int, part: Part, what: str) -> None:
     """Put a part into a row. Raises UserError when it does not fit."""
+    row["scale"][slot], row["present"][slot] = scale(part), True
+    if isinstance(part, Delta):
+        expected = row["w"].shape[1:]
+        if part.w.shape != expected or part.bias.shape != expected[1:]:
+            raise UserError(
+                f"{what} has differences {part.w.shape} and {part.bias.shape}: expected {expected} and {expected[1:]}"
+            )
+        row["w"][slot], row["bias"][slot] = part
+        return
     (most, d), f, r = row["a"].shape[1:], row["b"].shape[-1], rank(part)
     if part.a.shape[1] != d or part.b.shape != (r, f):
         raise UserError(
@@ -72,7 +123,6 @@ def fill(row: Row, slot: int, part: Part, what: str) -> None:
     if r > most:
         raise UserError(f"{what} has rank {r}, the bank holds {most}: stack it with rank={r} or compress it")
     row["a"][slot, :r], row["b"][slot, :r] = part.a, part.b
-    row["scale"][slot], row["present"][slot] = scale(part), True
     if isinstance(part, Bottleneck):
         row["a_bias"][slot, :r], row["b_bias"][slot] = part.a_bias, part.b_bias
         row["act"][slot] = list(ACTS).index(part.act)
@@ -80,6 +130,8 @@ def fill(row: Row, slot: int, part: Part, what: str) -> None:
 
 def part_of(kind: str, leaves: Row, like: Part | None) -> Part:
     """One part read back from the leaves of one slot and expert; rank, alpha and rsLoRA as in `like`, where given."""
+    if kind == "delta":
+        return Delta(leaves["w"].copy(), leaves["bias"].copy())
     a, b, times = leaves["a"], leaves["b"], leaves["scale"]
     r = rank(like) if like else _rank(a, b)
     a, b = a[:r].copy(), b[:r].copy()

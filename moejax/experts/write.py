@@ -1,4 +1,4 @@
-"""Writing an expert as a folder that PEFT or AdapterHub loads too."""
+"""Writing an expert as a folder that PEFT or AdapterHub loads too, or transformers where it is a whole model."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -6,12 +6,14 @@ from pathlib import Path
 import numpy as np
 
 from moejax.experts import folder as folders
-from moejax.experts import peft_config, write_adapters
+from moejax.experts import peft_config, write_adapters, write_delta
+from moejax.experts.checkpoint import MODEL, MODEL_CONFIG
 from moejax.experts.content_hash import content_hash
 from moejax.experts.expert import Expert, SiteKey
 from moejax.experts.folder import ADAPTERS_WEIGHTS, CONFIG, INFO, WEIGHTS
 from moejax.experts.homes import NOWHERE, Homes
 from moejax.experts.lora import Lora, rank, scale
+from moejax.experts.read_delta import assembled, difference
 from moejax.experts.read_peft import FACTORS, PREFIX
 from moejax.experts.write_adapters import by_module
 from moejax.types import UserError
@@ -32,20 +34,33 @@ def write(
 ) -> None:
     """Make or replace an expert's folder in one step: `adapter_config.json`, the weights, `moejax.json`.
 
-    LoRAs as PEFT has them, bottleneck adapters as AdapterHub. fingerprint: of the base, over what `expert.info` says.
-    base_name, task_type ("CAUSAL_LM", …): for PEFT. homes: of the base's bottleneck adapters.
+    LoRAs as PEFT has them, bottleneck adapters as AdapterHub; differences added to the base, as a whole model in
+    `config.json` and `model.safetensors`. fingerprint: of the base, over what `expert.info` says.
+    base_name, task_type ("CAUSAL_LM", …): for PEFT. homes: of what is no LoRA.
     Extras of a replaced folder go with it: they belonged to the old weights. Raises UserError on a site that
-    the base lacks, a value that is not finite, an alpha that is not above 0, or an expert of both kinds.
+    the base lacks, a value that is not finite, an alpha that is not above 0, or an expert of several kinds.
     """
     folder = Path(folder)
     folders.check_name(folder.name)
-    if not expert.parts:
+    if not expert.parts and not expert.rest:
         raise UserError(f"expert {expert.name!r} adapts no site: there is nothing to write")
-    if expert.loras and expert.bottlenecks:
-        raise UserError(f"expert {expert.name!r} has LoRAs and bottleneck adapters: write an expert of each")
+    kinds = (expert.loras, expert.bottlenecks, expert.deltas or expert.rest)
+    named = zip(("LoRAs", "bottleneck adapters", "differences"), kinds, strict=True)
+    if len(several := [words for words, some in named if some]) > 1:
+        raise UserError(f"expert {expert.name!r} has {' and '.join(several)}: write an expert of each")
+    home, rest = CONFIG, {}
     if expert.bottlenecks:
         kind, file, config = "bottleneck", ADAPTERS_WEIGHTS, write_adapters.describe(expert, homes)
         parts, tensors = expert.bottlenecks, write_adapters.tensors(by_module(expert, homes), expert.name)
+    elif expert.deltas or expert.rest:
+        if homes.whole is None:
+            raise UserError(
+                f"expert {expert.name!r} has differences: its base is needed to write the whole model"
+            )
+        kind, home, file, config = "delta", MODEL_CONFIG, MODEL, homes.whole.config()
+        tensors, whole = write_delta.tensors(expert, homes.whole), homes.whole
+        found = assembled(lambda name, leaf: difference(tensors[name], name, leaf, whole), whole)
+        parts, rest = {found.at[module]: one for module, one in found.deltas.items()}, found.rest
     else:
         modules = _modules(expert, sites)
         kind, file, config = "lora", WEIGHTS, peft_config.describe(modules, base_name, task_type)
@@ -53,10 +68,10 @@ def write(
     info = {"format": FORMAT} | dict.fromkeys(FIELDS) | {"kind": kind} | dict(expert.info)
     if fingerprint is not None:
         info["base"] = fingerprint
-    info["hash"] = content_hash(parts)
+    info["hash"] = content_hash(parts, rest)
 
     def fill(new: Path) -> None:
-        folders.write_json(new / CONFIG, config)
+        folders.write_json(new / home, config)
         folders.write_tensors(new / file, tensors)
         folders.write_json(new / INFO, info)
 

@@ -27,7 +27,7 @@ from jaxtyping import Array, Float
 
 from moejax.adapted import Adapted
 from moejax.contract import Fitted, Grants, Method, count
-from moejax.experts.bank import Bank, size
+from moejax.experts.bank import Bank, factored, size
 from moejax.experts.bottleneck import activate
 from moejax.experts.pool import Pool
 from moejax.experts.stacks import kind_of
@@ -175,7 +175,7 @@ def kind(config: Config) -> str:
 def started(config: Config, bank: Bank, seed: int) -> PyTree:
     """W_Q, W_K ~ N(0, 0.02^2), biases 0, W_V = 1 on the diagonal and 1e-6 elsewhere, as released."""
     made, narrow = {}, config.form == "lora" and config.at == "down"
-    for path, stack in bank.sites.items():
+    for path, stack in factored(bank).items():
         if kind_of(stack) != config.form or (narrow and path != DOWN):
             continue
         s, d, rng = len(stack.a), stack.b.shape[-1], np.random.default_rng(seed_of(path, seed))

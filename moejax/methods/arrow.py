@@ -13,6 +13,7 @@ from jaxtyping import Array, Float
 
 from moejax.adapted import Adapted
 from moejax.contract import Fitted, Grants, Method, plain_arrays
+from moejax.experts.bank import factored
 from moejax.experts.pool import Pool
 from moejax.joint import Site
 from moejax.models.base import Base
@@ -63,7 +64,7 @@ def fit(config: Config, base: Base, pool: Pool, grants: Grants, work: Any) -> Fi
 def arrays(config: Config, base: Base, pool: Pool, fitted: Fitted) -> dict[str, Any]:
     """Prototypes from the factors by QR and an r x r SVD: exact, never saved."""
     places = {
-        path: {"prototype": top_direction(stack.a, stack.b)[0]} for path, stack in pool.bank.sites.items()
+        path: {"prototype": top_direction(stack.a, stack.b)[0]} for path, stack in factored(pool.bank).items()
     }
     plain = plain_arrays(config, base, pool, fitted)
     return plain | {"router": {"places": places, "knobs": fitted.router["knobs"]}}

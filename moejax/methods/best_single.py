@@ -20,6 +20,7 @@ from moejax.experts.pool import Pool
 from moejax.models.base import Base
 from moejax.taxonomy import Card, infobox
 from moejax.train.outcomes import alone, most_often_right, outcomes
+from moejax.train.outcomes import arrays as member_arrays
 
 CARD = Card(
     "best_single", "Best single expert",
@@ -35,7 +36,7 @@ class Config:
 
     rows: Literal["target", "test"] = "target"
     batch: int = 16
-    kind: Literal["any", "lora", "bottleneck"] = "any"
+    kind: Literal["any", "lora", "bottleneck", "delta"] = "any"
 
 
 def needs(config: Config) -> frozenset[str]:
@@ -63,4 +64,9 @@ def merge(config: Config, pool: Pool, fitted: Fitted) -> tuple[Float[np.ndarray,
     return np.eye(size(pool.bank), dtype=np.float32)[int(fitted.router["model"]["expert"])], "output"
 
 
-METHOD = Method(CARD, Config, adapt, fit=fit, grants=needs, kind=chosen_kind, merge=merge)
+def arrays(config: Config, base: Base, pool: Pool, fitted: Fitted) -> dict[str, Any]:
+    """Those of the member that was chosen."""
+    return member_arrays(base, pool, int(fitted.router["model"]["expert"]))
+
+
+METHOD = Method(CARD, Config, adapt, fit=fit, arrays=arrays, grants=needs, kind=chosen_kind, merge=merge)

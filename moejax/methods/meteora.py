@@ -21,7 +21,7 @@ from jaxtyping import Array, Float
 
 from moejax.adapted import Adapted
 from moejax.contract import Fitted, Grants, Method, count
-from moejax.experts.bank import Bank
+from moejax.experts.bank import Bank, factored
 from moejax.experts.pool import Pool
 from moejax.joint import Next, Site
 from moejax.models.base import Base
@@ -119,7 +119,7 @@ def gates(bank: Bank, names: Sequence[str], seed: int) -> PyTree:
     Not zeros: every top-k would be a tie then, and the order of the pool would decide the first steps.
     """
     made = {}
-    for path, stack in bank.sites.items():
+    for path, stack in factored(bank).items():
         s, e, _, d = stack.a.shape
         gate = np.zeros((s, e, d), np.float32)
         for i, name in enumerate(names):

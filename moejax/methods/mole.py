@@ -23,7 +23,7 @@ from jaxtyping import Array, Bool, Float
 
 from moejax.adapted import Adapted
 from moejax.contract import Fitted, Grants, Method
-from moejax.experts.bank import Bank, size
+from moejax.experts.bank import Bank, factored, size
 from moejax.experts.pool import Pool
 from moejax.joint import Next, Site
 from moejax.models.base import Base
@@ -175,7 +175,7 @@ def adapt(config: Config, base: Base) -> Adapted:
 def widths(config: Config, base: Base, bank: Bank) -> dict[str, tuple[int, int, int]]:
     """Gates by path: (how many are kept, how many of them are used, numbers that an expert puts out a token)."""
     if config.level == "matrix":
-        return {path: (len(s.a), len(s.a), s.b.shape[-1]) for path, s in bank.sites.items()}
+        return {path: (len(s.a), len(s.a), s.b.shape[-1]) for path, s in factored(bank).items()}
     sites, found = adapted_sites(bank), {}
     for path in MODULES[config.level]:
         used = {layer for one, layer in sites if one.startswith(f"{path}/")}

@@ -1,10 +1,11 @@
 """Own-expert oracle: every row is answered by the expert of its own task. It is told the task: a leak."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from moejax.adapted import Adapted
-from moejax.contract import Method, chosen_kind
+from moejax.contract import Fitted, Grants, Method, chosen_kind, nothing_fitted, routable
+from moejax.experts.pool import Pool
 from moejax.models.base import Base
 from moejax.places import EXPERTS, own_expert
 from moejax.taxonomy import Card, infobox
@@ -21,7 +22,7 @@ CARD = Card(
 class Config:
     """The kind of experts: those of the run's pool, whatever they are, or of the pool of a kind beside it."""
 
-    kind: Literal["any", "lora", "bottleneck"] = "any"
+    kind: Literal["any", "lora", "bottleneck", "delta"] = "any"
 
 
 def adapt(config: Config, base: Base) -> Adapted:
@@ -29,4 +30,9 @@ def adapt(config: Config, base: Base) -> Adapted:
     return Adapted(base.model, EXPERTS, route=own_expert)
 
 
-METHOD = Method(CARD, Config, adapt, kind=chosen_kind)
+def fit(config: Config, base: Base, pool: Pool, grants: Grants, work: Any) -> Fitted:
+    """Nothing is learned. Raises NotApplicable where experts differ in what cannot vary from row to row."""
+    return nothing_fitted(config, base, routable(pool), grants, work)
+
+
+METHOD = Method(CARD, Config, adapt, fit=fit, kind=chosen_kind)

@@ -17,6 +17,7 @@ from jaxtyping import Array, Float
 
 from moejax.adapted import Adapted
 from moejax.contract import Extras, Fitted, Grants, Method, Rows, count, plain_arrays
+from moejax.experts.bank import factored
 from moejax.experts.pool import Pool
 from moejax.joint import Next, Site
 from moejax.models.base import Base
@@ -79,7 +80,7 @@ def contribute(
 ) -> dict[str, Extras]:
     """Train the gates of all experts in one program, each on its own rows: the same as apart."""
     adapted = Adapted(base.model, ((LINEARS, OwnGate()),), route=own_expert)
-    gates = {p: {"gate": jnp.zeros(s.a.shape[:2] + s.a.shape[3:])} for p, s in pool.bank.sites.items()}
+    gates = {p: {"gate": jnp.zeros(s.a.shape[:2] + s.a.shape[3:])} for p, s in factored(pool.bank).items()}
     arrays = plain_arrays(config, base, pool, Fitted({"places": gates, "knobs": {}}, pool.names))
     trained = work.train(
         "gates", adapted, arrays, {"router": {"places": gates}},

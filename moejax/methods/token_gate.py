@@ -11,6 +11,7 @@ from jaxtyping import Array, Float
 
 from moejax.adapted import Adapted
 from moejax.contract import Fitted, Grants, Method, count
+from moejax.experts.bank import factored
 from moejax.experts.pool import Pool
 from moejax.joint import Site
 from moejax.models.base import Base
@@ -52,7 +53,7 @@ def adapt(config: Config, base: Base) -> Adapted:
 def fit(config: Config, base: Base, pool: Pool, grants: Grants, work: Any) -> Fitted:
     """Train all gates together on the experts' own training rows, unaware of whose row it is."""
     rows = {name: grants.expert_labels(name).train for name in pool.names}
-    gates = {p: {"gate": jnp.zeros(s.a.shape[:2] + s.a.shape[3:])} for p, s in pool.bank.sites.items()}
+    gates = {p: {"gate": jnp.zeros(s.a.shape[:2] + s.a.shape[3:])} for p, s in factored(pool.bank).items()}
     start = {"places": gates, "knobs": {}}
     arrays = METHOD.arrays(config, base, pool, Fitted(start, pool.names))
     stream = pooled(rows, pool.names, config.batch, work.seed)

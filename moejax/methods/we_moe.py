@@ -2,7 +2,9 @@
 
 r(x) = W2 relu(W1 x + b1) + b2 at each token (`depth` 1: W x + b; 0: b); w = mean of r over the request's tokens, free
 reals without a softmax. In the MLP theta_0 + sum_e w_e tau_e, elsewhere theta_0 + lambda sum_e tau_e (task arithmetic).
-tau_e is an expert's update: s_e B_e A_e of a LoRA, which is never multiplied out; x W_0 + sum_e w_e s_e (x A_e) B_e.
+tau_e is an expert's difference to the base, of a full fine-tune all that it changed, biases too (`kind` delta), or
+s_e B_e A_e of a LoRA (lora), which is never multiplied out: x W_0 + sum_e w_e s_e (x A_e) B_e. What is merged once is,
+of differences, added to the parameters, and only those of MLPs go with the model.
 Start: W ~ N(0, 0.01^2) (both codes; the paper's 0.01 is a variance), b1 = 0, b2 = lambda, so that it is near the
 task-arithmetic merge. Only the routers learn, without labels: the mean entropy of the predicted distribution over
 the task's labels (decoder: over the vocabulary after the request) on the target's training inputs. The paper adapts
@@ -12,7 +14,7 @@ reduce  `example`: w of each request, held from prefill; `batch`: one w for the 
 Source: Tang et al. 2024 (2402.00433), section 3, and its two released codes.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import jax
@@ -21,9 +23,11 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from moejax.adapted import Adapted, entropy
-from moejax.contract import Fitted, Grants, Method, count
+from moejax.contract import Fitted, Grants, Method, chosen_kind, count, plain_arrays
 from moejax.experts.bank import size
+from moejax.experts.merge_deltas import patched, task_vector
 from moejax.experts.pool import Pool
+from moejax.experts.stacks import Deltas
 from moejax.joint import Next, Site
 from moejax.models.base import Base
 from moejax.places import LINEARS, Lora, Uniform
@@ -38,11 +42,12 @@ PATH = "layers/mlp"
 
 @dataclass(frozen=True)
 class Config:
-    """Depth of the routers, lambda, what a weight is of, and training."""
+    """Depth of the routers, lambda, what a weight is of, the kind of experts, and training."""
 
     depth: Literal[0, 1, 2] = 2
     merge: float = 0.3
     reduce: Literal["example", "batch"] = "example"
+    kind: Literal["any", "lora", "delta"] = "any"
     std: float = 0.01
     steps: int = 1000
     batch: int = 16
@@ -108,7 +113,7 @@ def routers(config: Config, base: Base, pool: Pool, seed: int) -> PyTree:
 def fit(config: Config, base: Base, pool: Pool, grants: Grants, work: Any) -> Fitted:
     """Lower the entropy of the predictions on the target's unlabelled rows."""
     rows = grants.target_inputs().train
-    used = {layer for path, layer in adapted_sites(pool.bank) if path.startswith(f"{PATH}/")}
+    used = {layer for path, layer in adapted_sites(pool.bank) if in_mlp(path)}
     if not used:
         raise NotApplicable("no expert adapts an MLP: there is nothing to merge anew for each request")
     places = {PATH: routers(config, base, pool, work.seed)}
@@ -122,4 +127,20 @@ def fit(config: Config, base: Base, pool: Pool, grants: Grants, work: Any) -> Fi
     return Fitted(start | found["router"], pool.names, trained=trained)
 
 
-METHOD = Method(CARDS["we_moe"], Config, adapt, fit=fit)
+def arrays(config: Config, base: Base, pool: Pool, fitted: Fitted) -> dict[str, Any]:
+    """LoRAs as they are; of differences the MLPs', all others merged into the parameters."""
+    if "delta" not in pool.kinds:
+        return plain_arrays(config, base, pool, fitted)
+    each = np.full(size(pool.bank), float(fitted.router["knobs"]["lambda"]))
+    vector = task_vector(pool.bank, pool.rest, pool.names, each, base.layers, lambda path: not in_mlp(path))
+    sites = {p: stack for p, stack in pool.bank.sites.items() if in_mlp(p) or not isinstance(stack, Deltas)}
+    found = plain_arrays(config, base, replace(pool, bank=pool.bank._replace(sites=sites)), fitted)
+    return found | {"params": patched(base.params, vector)}
+
+
+def in_mlp(path: str) -> bool:
+    """Whether a site is a linear of an MLP."""
+    return path.startswith(f"{PATH}/")
+
+
+METHOD = Method(CARDS["we_moe"], Config, adapt, fit=fit, arrays=arrays, kind=chosen_kind)

@@ -10,8 +10,8 @@ import flax.linen as nn
 import numpy as np
 from jaxtyping import Float
 
+from moejax.experts.checkpoint import canonical
 from moejax.experts.homes import NOWHERE, Homes
-from moejax.models.families import canonical
 from moejax.types import PyTree
 
 

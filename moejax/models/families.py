@@ -42,18 +42,6 @@ HOMES = {  # AdapterHub's modules of bottleneck adapters, by sub-layer
 }
 NAMES = {"encoder": ENCODER_NAMES, "decoder": DECODER_NAMES}
 LEAVES = {"kernel": "weight", "scale": "weight", "embedding": "weight", "bias": "bias"}
-PREFIXES = ("bert.", "model.")
-BUFFERS = ("position_ids", "inv_freq")
-OLD_LEAVES = {"gamma": "weight", "beta": "bias"}
-
-
-def canonical(name: str) -> str | None:
-    """A tensor's Hugging Face name without the prefix of a wrapping class; None for buffers."""
-    head, _, leaf = name.rpartition(".")
-    if leaf in BUFFERS:
-        return None
-    name = f"{head}.{OLD_LEAVES.get(leaf, leaf)}" if head else leaf
-    return next((name.removeprefix(p) for p in PREFIXES if name.startswith(p)), name)
 
 
 @dataclass(frozen=True)

@@ -7,37 +7,24 @@ import zlib
 from collections.abc import Iterable, Iterator
 from functools import lru_cache, partial
 from pathlib import Path
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from moejax.experts.checkpoint import Stored, canonical, read_json, stored
 from moejax.experts.homes import Homes
 from moejax.models.base import Base, fingerprint
 from moejax.models.configs import configure, hf_config
 from moejax.models.decoder import Decoder, DecoderConfig
 from moejax.models.encoder import Encoder, EncoderConfig
-from moejax.models.families import HOMES, LEAVES, NAMES, canonical
-from moejax.models.folder import Stored, locate, read_json, read_tokenizer, stored
+from moejax.models.entry import Entry, as_stored, whole_of
+from moejax.models.families import HOMES, LEAVES, NAMES
+from moejax.models.folder import locate, read_tokenizer
 from moejax.types import PyTree, UserError
 
 Model = Encoder | Decoder
 Paths = dict[tuple[str, ...], np.ndarray]
-
-
-class Entry(NamedTuple):
-    """One Hugging Face tensor and where it lies in our parameters (layer None: not stacked)."""
-
-    name: str
-    path: tuple[str, ...]
-    layer: int | None
-    shape: tuple[int, ...]
-
-    @property
-    def turned(self) -> bool:
-        """Whether the Hugging Face tensor [out, in] is our kernel [in, out] transposed."""
-        return self.path[-1] == "kernel"
 
 
 def make_model(config: EncoderConfig | DecoderConfig) -> Model:
@@ -130,12 +117,7 @@ def hf_tensors(base: Base) -> dict[str, np.ndarray]:
     model = base.model
     assert isinstance(model, Model)
     flat = _flat(base.params)
-    found = {}
-    for entry in _entries(model, flat):
-        leaf = flat[entry.path] if entry.layer is None else flat[entry.path][entry.layer]
-        values = np.asarray(leaf, np.float32)
-        found[entry.name] = np.ascontiguousarray(values.T if entry.turned else values)
-    return found
+    return {entry.name: as_stored(flat, entry) for entry in _entries(model, flat)}
 
 
 def save(base: Base, folder: str | Path) -> None:
@@ -162,14 +144,17 @@ def _base(model: Model, params: PyTree, prints: str, folder: Path | None) -> Bas
         model=model, params=params, fingerprint=prints, sites=sites,
         shapes=shapes,
         read_tokenizer=None if folder is None else partial(read_tokenizer, folder),
-        folder=None if folder is None else str(folder), homes=_homes(model),
+        folder=None if folder is None else str(folder), homes=_homes(model, params, folder),
     )  # fmt: skip
 
 
-def _homes(model: Model) -> Homes:
+def _homes(model: Model, params: PyTree, folder: Path | None) -> Homes:
     names, layers = HOMES["encoder" if isinstance(model, Encoder) else "decoder"], range(model.config.layers)
     modules = {name.format(layer): (path, layer) for path, name in names.items() for layer in layers}
-    return Homes(modules, model.config.width)
+    flat = _flat(params)
+    return Homes(
+        modules, model.config.width, whole_of(model.config, flat, list(_entries(model, flat)), folder)
+    )
 
 
 def _names(model: Model) -> dict[str, str]:

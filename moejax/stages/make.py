@@ -9,7 +9,7 @@ from typing import Any
 from rich.console import Console
 
 from moejax.config import Config, rows
-from moejax.contract import Fitted, Split, on_disk
+from moejax.contract import Fitted, Split, count, on_disk
 from moejax.evaluate import router_file
 from moejax.evaluate.grants import Grants, Target, few
 from moejax.experts import files
@@ -17,16 +17,19 @@ from moejax.experts.pool import Pool, read_pool
 from moejax.experts.report import LoadReport
 from moejax.method_row import MethodRow
 from moejax.methods import load
-from moejax.stages.scene import Scene
+from moejax.models.base import Base
+from moejax.stages.scene import SPARE, Scene
 from moejax.train.bottlenecks import train_bottlenecks
 from moejax.train.contributed import Stage, contributed, digest
 from moejax.train.differences import differences
 from moejax.train.experts import train_together
+from moejax.train.fulls import train_fulls
 from moejax.train.rows import ArrayRows, seed_of
 from moejax.train.run_folder import RunFolder
 from moejax.train.work import Work
 from moejax.types import NotApplicable, UserError
 
+BESIDE = frozenset({"bottleneck", "delta"})  # kinds that are trained where a row asks for them
 TARGET = frozenset(
     {"target_inputs", "target_labels", "test_inputs", "test_labels"}
 )  # one fit for each target
@@ -48,13 +51,14 @@ def work_of(config: Config, run: RunFolder, *name: str, progress: bool = False) 
 def experts(config: Config, scene: Scene, run: RunFolder, console: Console) -> Pool:
     """Train an expert for each held-in task, all in one program; then read them as anybody's folders are read.
 
-    Where a row of the table routes bottleneck adapters, they are trained too, and stand beside the pool.
+    Where a row of the table routes experts of another kind, they are trained too, and stand beside the pool.
     Experts that were given are not trained, and were read with the scene.
     """
     pool, reports = scene.given or _trained(config, scene, run, console, "experts", "lora")
-    if scene.given is None and any(kind_of(row) == "bottleneck" for row in rows(config)):
-        other, more = _trained(config, scene, run, console, "experts@bottleneck", "bottleneck")
-        pool, reports = replace(pool, beside={"bottleneck": other}), reports + more
+    asked_for = {kind_of(row) for row in rows(config)} & BESIDE if scene.given is None else ()
+    for kind in sorted(asked_for):
+        other, more = _trained(config, scene, run, console, f"experts@{kind}", kind)
+        pool, reports = replace(pool, beside={**pool.beside, kind: other}), reports + more
     for report in reports:
         for warning in report.warnings:
             console.print(f"warning: {warning}", markup=False)
@@ -73,6 +77,9 @@ def _trained(
         work = work_of(config, run, stage, progress=console.is_terminal)
         if kind == "lora":
             made = train_together(scene.top, data, config.experts, work)
+        elif kind == "delta":
+            _check_room(run, base, len(data))
+            made = train_fulls(scene.top, data, config.fulls, work)
         else:
             made = train_bottlenecks(scene.top, data, config.bottlenecks, work, config.experts.layers)
         for name, expert in made.items():
@@ -88,6 +95,16 @@ def _trained(
         run.folder / stage, base.sites, base.shapes, base.layers, base.fingerprint,
         allow_base_mismatch=config.base.allow_mismatch, homes=base.homes,
     )  # fmt: skip
+
+
+def _check_room(run: RunFolder, base: Base, experts: int) -> None:
+    """Raise UserError before anything is trained when so many whole models cannot be kept."""
+    size, free = 4 * count(base.params) * experts, shutil.disk_usage(run.folder).free
+    if free < size + SPARE:
+        raise UserError(
+            f"{experts} experts fine-tuned in full take {size / 1e6:.0f} MB, but {free / 1e6:.0f} MB are free in "
+            f"{run.folder}: make room, give another --run, or leave the rows of kind delta out of methods"
+        )
 
 
 def kind_of(row: MethodRow) -> str:

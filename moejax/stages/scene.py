@@ -21,7 +21,6 @@ from moejax.embed.embedder import Embedder, said
 from moejax.evaluate import owners
 from moejax.evaluate.labels import label_vectors
 from moejax.evaluate.owners import Experts, NoRows, OwnData, experts_of, said_tasks, split_tasks
-from moejax.experts import bank as banks
 from moejax.experts.pool import Pool, read_pool
 from moejax.experts.report import LoadReport
 from moejax.methods import load
@@ -181,7 +180,7 @@ def make_scene(config: Config, run: Any, console: Console) -> Scene:
     console.print(f"{len(tasks)} tasks, {len(whole.tokens)} texts of up to {width} tokens{shortened}")
     lowest = min(config.experts.layers or (0,))
     if given is not None:
-        given, lowest = (contributed.marked(given[0], tasks_of), given[1]), banks.lowest(given[0].bank)
+        given, lowest = (contributed.marked(given[0], tasks_of), given[1]), given[0].lowest
     top, whole = _upper(base, whole, lowest, run, console)
     words = [said(row.input, row.instruction) for *_, some in parts for row in some]
     if any(load(row.name).query for row in rows(config)):

@@ -7,6 +7,7 @@ is negative.
 
 import hashlib
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -17,6 +18,8 @@ from jaxtyping import Array, Float, Int
 
 from moejax.adapted import Adapted, is_decoder, score
 from moejax.contract import Pair, Rows
+from moejax.experts.bank import on_device, size
+from moejax.experts.merge_deltas import patched, task_vector
 from moejax.experts.pool import Pool
 from moejax.models.base import Base
 from moejax.places import EXPERTS, evenly, one_member
@@ -51,7 +54,17 @@ def alone(base: Base, member: int = 0) -> Adapted:
 def arrays(base: Base, pool: Pool, member: int) -> dict[str, Any]:
     """What `alone` runs this member by."""
     router = {"model": {"expert": jnp.int32(member)}, "places": {}, "knobs": {}}
-    return {"params": base.params, "bank": pool.bank, "router": router, "labels": base.labels}
+    params = outside(base, pool, member) if pool.rest else base.params
+    return {"params": params, "bank": on_device(pool.bank), "router": router, "labels": base.labels}
+
+
+def outside(base: Base, pool: Pool, member: int) -> PyTree:
+    """The base's parameters with what a member changes outside the layers, which no place can route."""
+    if member == -1:
+        return base.params
+    weights = np.full(size(pool.bank), 1 / len(pool.names)) if member == -2 else np.eye(size(pool.bank))[member]
+    vector = task_vector(pool.bank, pool.rest, pool.names, weights, base.layers, lambda path: False)
+    return patched(base.params, vector)
 
 
 def most_often_right(found: Outcomes, columns: Iterable[int]) -> int:
@@ -61,14 +74,15 @@ def most_often_right(found: Outcomes, columns: Iterable[int]) -> int:
 
 
 def outcomes(
-    base: Base, pool: Pool, rows: Rows, size: int, work: Any, numbers: Sequence[int] | None = None
+    base: Base, pool: Pool, rows: Rows, at_once: int, work: Any, numbers: Sequence[int] | None = None
 ) -> Outcomes:
-    """The matrix of these rows and members (None: all), in batches of `size`; computed once in a run."""
+    """The matrix of these rows and members (None: all), so many rows at once; computed once in a run."""
     ran = tuple(members(pool).values() if numbers is None else numbers)
 
     def make() -> dict[str, Any]:
-        every, found = [(alone(base, m), arrays(base, pool, m)) for m in ran], []
-        for batch, real in batches(rows, size):
+        ready = replace(pool, bank=on_device(pool.bank))
+        every, found = [(alone(base, m), arrays(base, ready, m)) for m in ran], []
+        for batch, real in batches(rows, at_once):
             given = jax.tree.map(jnp.asarray, batch)
             each = [_alone(one, given, adapted=adapted) for adapted, one in every]
             found.append((jnp.stack(each, axis=1), real))

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from moejax.aggregation import formulations
 from moejax.experts import lora as loras
-from moejax.experts.bank import Stack
 from moejax.experts.lora import Lora
+from moejax.experts.stacks import Stack
 from moejax.types import Weights
 
 jit = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})

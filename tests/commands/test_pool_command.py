@@ -143,7 +143,7 @@ def test_json_is_for_machines(said):
     assert ann.pop("content").startswith("modules:") and ann.pop("size") > 1000
     assert len(ann.pop("warnings")) == 1
     assert ann == {
-        "name": "ann", "hash": None, "modules": 3, "ranks": [2], "licence": "licence of ann",
+        "name": "ann", "hash": None, "kind": "lora", "modules": 3, "ranks": [2], "licence": "licence of ann",
         "description": "what ann does", "twins": [], "error": None,
     }  # fmt: skip
 

@@ -91,7 +91,7 @@ def test_a_stranger_s_folder_says_nothing_of_us_and_a_wrapped_model_has_a_prefix
 
 
 def test_without_a_base_any_module_will_do(folder):
-    info, parts, report, sites = read_modules(folder)
+    info, parts, report, sites, _ = read_modules(folder)
     assert set(parts) == {"encoder.layer.1.output", "encoder.layer.2.output"} and not sites
     assert info["kind"] == "bottleneck" and report.unmatched == ()
 

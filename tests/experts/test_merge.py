@@ -54,7 +54,7 @@ def test_ranks_are_the_sum_or_the_largest_without_what_is_zero():
 def test_bottleneck_adapters_are_refused():
     bank = worlds.fitted("encoder", "best_single(bottleneck)").arrays["bank"]
     with pytest.raises(
-        UserError, match="bottleneck adapters at 'layers/.*': only LoRAs can be merged into one"
+        UserError, match="at 'layers/.*' are of kind bottleneck: only LoRAs can be merged into one"
     ):
         merged(bank, np.ones(len(bank.alive), np.float32), "output", "one")
 

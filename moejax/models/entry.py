@@ -1,0 +1,70 @@
+"""One Hugging Face tensor and where it lies in our parameters; all of a base's, for experts that are whole models."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from moejax.experts.checkpoint import MODEL_CONFIG, Stored, canonical, read_json, stored
+from moejax.experts.whole import Leaf, Whole
+from moejax.models.configs import configure, hf_config
+from moejax.models.decoder import DecoderConfig
+from moejax.models.encoder import EncoderConfig
+from moejax.types import UserError
+
+
+class Entry(NamedTuple):
+    """One Hugging Face tensor and where it lies in our parameters (layer None: not stacked)."""
+
+    name: str
+    path: tuple[str, ...]
+    layer: int | None
+    shape: tuple[int, ...]
+
+    @property
+    def turned(self) -> bool:
+        """Whether the Hugging Face tensor [out, in] is our kernel [in, out] transposed."""
+        return self.path[-1] == "kernel"
+
+
+def as_stored(flat: Mapping[tuple[str, ...], Any], entry: Entry) -> np.ndarray:
+    """A tensor from parameters by path, in its Hugging Face shape, float32."""
+    leaf = flat[entry.path] if entry.layer is None else flat[entry.path][entry.layer]
+    values = np.asarray(leaf, np.float32)
+    return np.ascontiguousarray(values.T if entry.turned else values)
+
+
+def whole_of(
+    config: EncoderConfig | DecoderConfig,
+    flat: Mapping[tuple[str, ...], Any],
+    entries: Sequence[Entry],
+    folder: Path | None,
+) -> Whole:
+    """All tensors of a base; a base that computes in fewer bits gives those of its folder, which are exact."""
+    by_name = {entry.name: entry for entry in entries}
+
+    @cache
+    def files() -> dict[str, Stored]:
+        assert folder is not None
+        return stored(folder)
+
+    def tensor(name: str) -> np.ndarray:
+        if config.dtype == "float32" or folder is None:
+            return as_stored(flat, by_name[name])
+        return files()[canonical(name) or ""].read().astype(np.float32)
+
+    def check(other: Path) -> None:
+        file = other / MODEL_CONFIG
+        found, ours = configure(read_json(file), str(file), config.dtype), config
+        if type(found) is type(ours):
+            ours = replace(ours, remat=found.remat)
+            if isinstance(ours, EncoderConfig) and isinstance(found, EncoderConfig):
+                ours = replace(ours, temperature=found.temperature)
+        if found != ours:
+            raise UserError(f"{file}: another architecture than the base, of which it should be a fine-tune")
+
+    leaves = {e.name: Leaf("/".join(e.path), e.layer, e.shape, e.turned) for e in entries}
+    return Whole(leaves, tensor, lambda: hf_config(config), check)
