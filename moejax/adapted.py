@@ -30,6 +30,7 @@ class Adapted:
     route: `route(arrays, batch) -> Weights`, once per request, handed inward to the places.
     copies, each: rows of cache for each row of the batch: `copies`, and `each` more for each slot of the bank.
     passes: how several passes make one forward; None: one pass, through `model` with `places`.
+    either: how requests are answered where some use a second whole model; None: all use this one.
     """
 
     model: nn.Module
@@ -38,6 +39,7 @@ class Adapted:
     copies: int = 1
     each: int = 0
     passes: "Passes | None" = None
+    either: "Either | None" = None
 
 
 class Ran(NamedTuple):
@@ -61,6 +63,19 @@ class Passes(Protocol):
     def empty(self, adapted: Adapted, arrays: PyTree, rows: int, slots: int) -> PyTree:
         """What the passes keep of `rows` texts of up to `slots` tokens, before the first of them."""
         ...
+
+
+@runtime_checkable
+class Either(Protocol):
+    """Answers by one of two whole models: a frozen record; its functions are those of this module, by their names."""
+
+    def score(
+        self, adapted: Adapted, arrays: PyTree, batch: Batch, **options: Any
+    ) -> tuple[Array, PyTree]: ...
+
+    def start(self, adapted: Adapted, arrays: PyTree, batch: Batch, room: int) -> tuple[Array, Any]: ...
+
+    def step(self, adapted: Adapted, arrays: PyTree, token: Array, state: Any) -> tuple[Array, Any]: ...
 
 
 def run(adapted: Adapted, arrays: PyTree, batch: Batch, **options: Any) -> Ran:
@@ -142,17 +157,21 @@ def empty(adapted: Adapted, arrays: PyTree, rows: int, slots: int) -> PyTree:
     return cache._replace(valid=cache.valid[:rows])
 
 
-def start(adapted: Adapted, arrays: PyTree, batch: Batch, room: int) -> tuple[Float[Array, "b v"], State]:
+def start(adapted: Adapted, arrays: PyTree, batch: Batch, room: int) -> tuple[Float[Array, "b v"], Any]:
     """Prefill prompts (padded on the left): logits of the next token, and the state with room for more."""
+    if adapted.either:
+        return adapted.either.start(adapted, arrays, batch, room)
     rows, length = batch.tokens.shape
     ran = run(adapted, arrays, batch, cache=empty(adapted, arrays, rows, length + room))
     return head(adapted.model, arrays, ran.hidden[:, -1]), State(ran.cache, ran.held, ran.outer)
 
 
 def step(
-    adapted: Adapted, arrays: PyTree, token: Int[Array, "b"], state: State
-) -> tuple[Float[Array, "b v"], State]:
+    adapted: Adapted, arrays: PyTree, token: Int[Array, "b"], state: Any
+) -> tuple[Float[Array, "b v"], Any]:
     """One more token for every row: logits of the next, and the state."""
+    if adapted.either:
+        return adapted.either.step(adapted, arrays, token, state)
     seen = jnp.ones((token.shape[0], 1), bool)
     batch = Batch(token[:, None], seen, jnp.zeros_like(seen))
     ran = run(adapted, arrays, batch, cache=state.cache, held=state.held, outer=state.outer)
@@ -172,6 +191,8 @@ def score(
 
     Encoder: log_softmax over the choices of cos(sentence, label) / temperature.
     """
+    if adapted.either:
+        return adapted.either.score(adapted, arrays, batch, **options)
     if is_decoder(adapted.model):
         ran = run(adapted, arrays, batch, **options)
         logits = head(adapted.model, arrays, ran.hidden)

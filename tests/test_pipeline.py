@@ -377,13 +377,20 @@ def test_a_pool_of_another_kind_is_not_applicable(base, tmp_path):
 
 def test_a_second_model_stands_beside_the_base(base, tmp_path, capsys):
     other = tiny_folder.encoder(tmp_path / "other", layers=3, width=24, seed=1)
-    rows = ("base", "calm(connections=1, steps=2, batch=4)")
+    rows = ("base", "calm(connections=1, steps=2, batch=4)", 'routellm(strong="beside", width=8, epochs=1)')
     settings = config(base, tmp_path / "run", methods=rows)
-    settings = replace(settings, base=replace(settings.base, beside=str(other)))
+    suite = replace(settings.data.suite, public=4)
+    settings = replace(
+        settings,
+        base=replace(settings.base, beside=str(other)),
+        data=replace(settings.data, suite=suite),
+    )
     train_script.train(settings)
     eval_script.evaluate(settings)
     (row,) = (row for row in results(settings)["rows"] if row["label"] == "calm")
     assert row["cost"]["trained"] == 24 * 16 + 4 * 16 * 16 and row["tasks"]  # D_A D_B + 4 D_B^2
+    (row,) = (row for row in results(settings)["rows"] if row["label"] == "routellm")
+    assert row["curves"]["strong"] == "beside" and row["curves"]["price"]["strong"] > 1
     looked = check_run.run(Path(settings.run), None)
     assert looked.count() == 0
     third = tiny_folder.encoder(tmp_path / "third", layers=3, width=24, seed=2)

@@ -12,7 +12,7 @@ from jaxtyping import Float, Int
 from moejax.contract import Pair, Rows
 from moejax.evaluate.compare import Truth
 from moejax.evaluate.cost_curve import curve, summary
-from moejax.train.outcomes import BASE, MERGED, wanted
+from moejax.train.outcomes import BASE, BESIDE, MERGED, wanted
 from moejax.types import PyTree
 
 
@@ -45,7 +45,7 @@ def look_up(
 ) -> LookedUp:
     """What a route wants of these rows; choices: name of a member -> its choices for them."""
     model, alpha = arrays["router"]["model"], arrays["router"]["knobs"]["threshold"]
-    special = {-1: BASE, -2: MERGED}
+    special = {-1: BASE, -2: MERGED, -3: BESIDE}
     strong, weak = (special.get(e) or experts[e] for e in (int(model["strong"]), int(model["weak"])))
     dear, cheap = np.asarray(model["price"]).tolist()
     wants = wanted(route, arrays, rows, size)

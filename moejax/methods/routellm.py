@@ -1,8 +1,8 @@
 """RouteLLM: each request goes to a strong or to a weak member whole, by how likely the strong one's answer is better.
 
 Strong iff P(strong beats weak | q) >= alpha, decided once from the request. Members are the base, the base under each
-expert, and the base under the uniform merge of all. Labels: every member answers granted rows alone (`outcomes`); the
-better grade wins, equal ones tie.
+expert, the base under the uniform merge of all, and the model beside the base. Labels: every member answers granted
+rows alone (`outcomes`); the better grade wins, equal ones tie.
 predictor  `mf`: sigma(w_2 . ((v_s - v_w) * W_1 q)), v_m = P_m / |P_m|, on the request's vector q; ties are dropped;
            `sw`: Bradley-Terry ratings of tiers over all granted rows, each row weighted by its nearness to q; a tie is
            half a win for each; nothing is trained;
@@ -24,29 +24,32 @@ from typing import Any, Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Float
 
 from moejax.adapted import Adapted
-from moejax.contract import Fitted, Grants, Method, Rows, count
+from moejax.contract import Fitted, Grants, Method, Rows, count, plain_arrays
+from moejax.either import Either
 from moejax.experts.folder import closest
 from moejax.experts.pool import Pool
 from moejax.models.base import Base
-from moejax.places import EXPERTS, evenly
-from moejax.routing import preference, select
+from moejax.places import EXPERTS
+from moejax.routing import preference
 from moejax.survey import CARDS
 from moejax.train import judge
 from moejax.train.battles import Plan, factorise, fought, ranking
+from moejax.train.choose import Beside, Choose
 from moejax.train.optimiser import Optimiser
 from moejax.train.outcomes import BASE, MERGED, Outcomes, members, most_often_right, outcomes, wanted
 from moejax.train.price import prices, share_of
-from moejax.types import Batch, NotApplicable, PyTree, UserError, Weights
+from moejax.types import NotApplicable, UserError
 
 SIZE = 64  # rows of a batch that is only looked at
 
 
 @dataclass(frozen=True)
 class Config:
-    """As above. strong, weak: `base`, `uniform`, an expert's name; no strong one: the expert that is right most often.
+    """As above. strong, weak: `base`, `uniform`, `beside`, an expert's name; no strong one: the expert, or the model
+    beside the base, that is right most often.
 
     share: of requests for the strong member; cost: the mean price of a request instead (the base's is 1). mf: width,
     noise, epochs; sw: tiers; bert: steps. rate, batch, decay: None, the paper's for each predictor.
@@ -71,33 +74,6 @@ class Config:
     decay: float | None = None
 
 
-@dataclass(frozen=True)
-class Choose:
-    """The route: all weight on the strong or the weak member of each request; none of an expert's on the base."""
-
-    predictor: str
-    merged: bool
-    model: Any
-
-    def __call__(self, arrays: PyTree, batch: Batch) -> Weights:
-        """Example weights [b, 1], or [b, e] where a member is the uniform merge."""
-        model, alpha = arrays["router"]["model"], arrays["router"]["knobs"]["threshold"]
-        strong = self.wants(arrays, batch) >= alpha
-        chosen = jnp.where(strong, model["strong"], model["weak"])
-        if not self.merged:
-            return select.one_hot(chosen)
-        own = select.dense(select.one_hot(chosen), arrays["bank"].alive.size)
-        return Weights(jnp.where(chosen[:, None] == -2, evenly(arrays, batch).values[None], own))
-
-    def wants(self, arrays: PyTree, batch: Batch) -> Float[Array, "b"]:
-        """P(strong beats weak)."""
-        model = arrays["router"]["model"]
-        if self.predictor == "bert":
-            return preference.folded(judge.classified(Adapted(self.model), arrays, batch))
-        rate = preference.factorised if self.predictor == "mf" else preference.ranked
-        return rate(model, 1 + model["strong"], 1 + model["weak"], batch.query)
-
-
 def needs(config: Config) -> frozenset[str]:
     """Public labelled rows; the target's inputs to calibrate on, its labelled rows to train on, where asked for."""
     more = {"target_inputs"} if config.sample == "target" else set()
@@ -108,7 +84,8 @@ def adapt(config: Config, base: Base) -> Adapted:
     """One decision a request, for the whole model."""
     merged = MERGED in (config.strong, config.weak)
     route = Choose(config.predictor, merged, base.model if config.predictor == "bert" else None)
-    return Adapted(base.model, EXPERTS, route=route)
+    either = Either(Adapted(base.beside.model), Beside(route)) if base.beside else None
+    return Adapted(base.model, EXPERTS, route=route, either=either)
 
 
 def fit(config: Config, base: Base, pool: Pool, grants: Grants, work: Any) -> Fitted:
@@ -118,7 +95,7 @@ def fit(config: Config, base: Base, pool: Pool, grants: Grants, work: Any) -> Fi
     public = grants.general()
     rows = [public.train, *([grants.target_labels().train] if config.gold else [])]
     found = [outcomes(base, pool, some, SIZE, work) for some in rows]
-    strong, weak = pair(config, pool, found[0])
+    strong, weak = pair(config, base, pool, found[0])
     grades, columns = (
         np.concatenate([getattr(one, config.grade) for one in found]),
         range(found[0].right.shape[1]),
@@ -139,21 +116,23 @@ def fit(config: Config, base: Base, pool: Pool, grants: Grants, work: Any) -> Fi
     alpha = preference.threshold(wanted(route, before, sample, SIZE), share)
     chosen = {"threshold": f"{len(sample)} {'public' if config.sample == 'general' else 'target'} rows"}
     if not config.strong:
-        chosen[f"strong member {pool.names[strong]}"] = f"{len(rows[0])} public rows"
+        name = next(name for name, number in members(base, pool).items() if number == strong)
+        chosen[f"strong member {name}"] = f"{len(rows[0])} public rows"
     router["knobs"]["threshold"] = jnp.float32(alpha)
     return Fitted(
         router, pool.names, trained=0 if config.predictor == "sw" else count(learned), chosen=chosen
     )
 
 
-def pair(config: Config, pool: Pool, found: Outcomes) -> tuple[int, int]:
+def pair(config: Config, base: Base, pool: Pool, found: Outcomes) -> tuple[int, int]:
     """Numbers of the strong and the weak member; the base is -1. Raises UserError where they are one."""
-    numbers = members(pool)
+    numbers = members(base, pool)
     for name in filter(None, (config.strong, config.weak)):
         if name not in numbers:
             raise UserError(f"routellm: there is no member {name!r}{closest(name, numbers)}")
     weak = numbers[config.weak]
-    if not config.strong and not (others := [1 + e for e in range(len(pool.names)) if e != weak]):
+    others = [1 + m for m in numbers.values() if m not in (-1, -2, weak)]
+    if not config.strong and not others:
         raise NotApplicable("there is no second member to choose")
     strong = numbers[config.strong] if config.strong else most_often_right(found, others) - 1
     if strong == weak:
@@ -207,7 +186,7 @@ def _ranked(
     found = ranking(_queries(lesson.rows), lesson.grades, lesson.fights, config.tiers)
     strong, weak = lesson.pair
     if found["tiers"][strong] == found["tiers"][weak]:
-        both = " and ".join(list(members(pool))[e] for e in lesson.pair)
+        both = " and ".join(list(members(base, pool))[e] for e in lesson.pair)
         raise UserError(f"routellm: {both} fall into one of {config.tiers} tiers: give more tiers")
     return found
 
@@ -226,6 +205,21 @@ def _tuned(config: Config, base: Base, pool: Pool, others: Rows, lesson: Lesson,
     )["router"]["model"]  # fmt: skip
 
 
+def arrays(config: Config, base: Base, pool: Pool, fitted: Fitted) -> dict[str, Any]:
+    """The plain ones, and the parameters and label vectors of the model beside the base."""
+    plain = plain_arrays(config, base, pool, fitted)
+    if base.beside is None:
+        return plain
+    return plain | {"beside": base.beside.params, "beside_labels": base.beside.labels}
+
+
 METHOD = Method(
-    CARDS["routellm"], Config, adapt, fit=fit, grants=needs, query=True, unbuilt={"predictor": ("causal",)}
+    CARDS["routellm"],
+    Config,
+    adapt,
+    fit=fit,
+    arrays=arrays,
+    grants=needs,
+    query=True,
+    unbuilt={"predictor": ("causal",)},
 )

@@ -116,7 +116,10 @@ def _alone(config: Config, scene: Scene, pool: Pool, run: RunFolder) -> dict[str
     columns = outcomes(scene.top, pool, rows, config.evaluation.batch, work).choice.T
     ends = np.cumsum([len(scene.rows[task]["test"]) for task in tasks])[:-1]
     parts = [np.split(column, ends) for column in columns]
-    return {task: {name: parts[m][i] for m, name in enumerate(members(pool))} for i, task in enumerate(tasks)}
+    return {
+        task: {name: parts[m][i] for m, name in enumerate(members(scene.top, pool))}
+        for i, task in enumerate(tasks)
+    }
 
 
 def _cost(

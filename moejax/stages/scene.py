@@ -11,22 +11,20 @@ from rich.console import Console
 
 from moejax.config import Config, rows
 from moejax.contract import Split
-from moejax.data import generated, prepared
 from moejax.data.batch import collate, widest
 from moejax.data.encode import encode
-from moejax.data.folder import named, read_folder
 from moejax.data.tasks import SPLITS, Task, data_hash, labels
-from moejax.data.tfds_sets import read_tfds
 from moejax.embed.embedder import Embedder, said
 from moejax.evaluate import owners
 from moejax.evaluate.labels import label_vectors
-from moejax.evaluate.owners import Experts, NoRows, OwnData, experts_of, said_tasks, split_tasks
+from moejax.evaluate.owners import NoRows, OwnData, experts_of, said_tasks
 from moejax.experts.pool import Pool, read_pool
 from moejax.experts.report import LoadReport
 from moejax.methods import load
 from moejax.models import minilm, weights
 from moejax.models.base import Base
 from moejax.models.block import slice_layers
+from moejax.stages.tasks import read_tasks
 from moejax.train import contributed, features
 from moejax.train.rows import ArrayRows
 from moejax.train.rows import stack as rows_stack
@@ -103,56 +101,6 @@ def _encoder(name: str, config: Config) -> Base:
         raise UserError(f"{source} predicts tokens: train.py and eval.py take an encoder (BERT, MiniLM) here")
     settings = replace(base.model.config, remat=config.base.remat)
     return replace(base, model=type(base.model)(settings))
-
-
-def read_tasks(
-    config: Config, folder: Path, experts: Experts | None = None
-) -> tuple[tuple[str, ...], tuple[str, ...], dict[str, Task]]:
-    """Names of held-in and held-out tasks, and the tasks, prepared once in `folder` and cut to the config's sizes.
-
-    Tasks that are neither are public; they come last.
-    experts: those that were trained elsewhere; they decide where the config does not say what is held in and out.
-    """
-    data = config.data
-    if data.source == "generated":
-        suite = generated.generate(replace(data.suite, seed=config.seed))
-        held_in, held_out, public = (tuple(task.name for task in tasks) for tasks in suite)
-        made = suite.held_in + suite.held_out + suite.public
-        found = prepared.read_prepared(prepared.prepare(made, folder, "generated"))
-    else:
-        held_in, held_out, public = data.held_in, data.held_out, data.general
-        every = experts is not None and data.source == "folder" and not (held_in and held_out)
-        found = _given(config, None if every else held_in + held_out + public, folder)
-        if every:
-            names = [
-                named(name, {task.name: task for task in found}, data.folder or "").name for name in public
-            ]
-            names = [task.name for task in found if task.name not in names]
-            held_in, held_out = split_tasks(names, experts or {}, held_in, held_out)
-    limits = {"train": data.train_rows, "validation": data.validation_rows, "test": data.test_rows}
-    cut = {}
-    for task in found:
-        rows = {split: task.rows[split][: limits[split]] for split in SPLITS}
-        cut[task.name] = replace(task, rows=rows | {"test": rows[config.evaluation.split]})
-    names = held_in + held_out
-    if lacking := next((name for name in names if not cut[name].rows["test"]), None):
-        raise UserError(
-            f"task {lacking!r} has no {config.evaluation.split} rows to answer: add some, or name the tasks to use by "
-            "--data.held-in and --data.held-out"
-        )
-    if experts is not None:
-        names = tuple(sorted(names))  # the order of the rows, which one more expert must not change
-    return held_in, held_out, {name: cut[name] for name in names + public}
-
-
-def _given(config: Config, names: tuple[str, ...] | None, folder: Path) -> tuple[Task, ...]:
-    """Tasks of a prepared TFDS set, or of a folder of JSONL (None: all), which is prepared once for each content."""
-    data = config.data
-    if data.source.startswith("tfds:"):
-        given = read_tfds(data.source.removeprefix("tfds:"), data.fields, data.folder)
-        found = {task.name: task for task in given}
-        return tuple(named(name, found, data.source) for name in names or ())
-    return prepared.read_prepared(prepared.prepare(read_folder(data.folder or "", names), folder))
 
 
 def make_scene(config: Config, run: Any, console: Console) -> Scene:

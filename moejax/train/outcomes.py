@@ -1,8 +1,8 @@
 """The outcomes matrix: members of a pool, each run alone on the same rows.
 
 A member is a whole model, and has a number: the base under expert e is e, the base itself -1, the base under the
-uniform merge of all experts -2. In the matrix of all members number m is column 1 + m, counted from the end where that
-is negative.
+uniform merge of all experts -2, the model beside the base, where there is one, -3. In the matrix of all members number
+m is column 1 + m, counted from the end where that is negative.
 """
 
 import hashlib
@@ -27,7 +27,7 @@ from moejax.train.accuracy import graded
 from moejax.train.rows import batches
 from moejax.types import Batch, PyTree, UserError
 
-BASE, MERGED = "base", "uniform"
+BASE, MERGED, BESIDE = "base", "uniform", "beside"
 
 
 class Outcomes(NamedTuple):
@@ -39,20 +39,27 @@ class Outcomes(NamedTuple):
     likelihood: Float[np.ndarray, "n m"]
 
 
-def members(pool: Pool) -> dict[str, int]:
+def members(base: Base, pool: Pool) -> dict[str, int]:
     """Name -> number of members, in the order of the columns. Raises UserError where an expert has another's name."""
-    if taken := {BASE, MERGED} & set(pool.names):
+    if taken := {BASE, MERGED, BESIDE} & set(pool.names):
         raise UserError(f"an expert is called {min(taken)!r}, as another member is: give it another name")
-    return {BASE: -1, **{name: e for e, name in enumerate(pool.names)}, MERGED: -2}
+    beside = {BESIDE: -3} if base.beside else {}
+    return {BASE: -1, **{name: e for e, name in enumerate(pool.names)}, **beside, MERGED: -2}
 
 
 def alone(base: Base, member: int = 0) -> Adapted:
     """One member for every row. Which expert it is, or none, is an array, so that trying them all compiles once."""
+    if member == -3:
+        assert base.beside is not None
+        return Adapted(base.beside.model)
     return Adapted(base.model, EXPERTS, route=evenly if member == -2 else one_member)
 
 
 def arrays(base: Base, pool: Pool, member: int) -> dict[str, Any]:
     """What `alone` runs this member by."""
+    if member == -3:
+        assert base.beside is not None
+        return {"params": base.beside.params, "bank": pool.bank, "router": {}, "labels": base.beside.labels}
     router = {"model": {"expert": jnp.int32(member)}, "places": {}, "knobs": {}}
     params = outside(base, pool, member) if pool.rest else base.params
     return {"params": params, "bank": on_device(pool.bank), "router": router, "labels": base.labels}
@@ -62,7 +69,9 @@ def outside(base: Base, pool: Pool, member: int) -> PyTree:
     """The base's parameters with what a member changes outside the layers, which no place can route."""
     if member == -1:
         return base.params
-    weights = np.full(size(pool.bank), 1 / len(pool.names)) if member == -2 else np.eye(size(pool.bank))[member]
+    weights = (
+        np.full(size(pool.bank), 1 / len(pool.names)) if member == -2 else np.eye(size(pool.bank))[member]
+    )
     vector = task_vector(pool.bank, pool.rest, pool.names, weights, base.layers, lambda path: False)
     return patched(base.params, vector)
 
@@ -77,14 +86,18 @@ def outcomes(
     base: Base, pool: Pool, rows: Rows, at_once: int, work: Any, numbers: Sequence[int] | None = None
 ) -> Outcomes:
     """The matrix of these rows and members (None: all), so many rows at once; computed once in a run."""
-    ran = tuple(members(pool).values() if numbers is None else numbers)
+    ran = tuple(members(base, pool).values() if numbers is None else numbers)
 
     def make() -> dict[str, Any]:
         ready = replace(pool, bank=on_device(pool.bank))
         every, found = [(alone(base, m), arrays(base, ready, m)) for m in ran], []
         for batch, real in batches(rows, at_once):
             given = jax.tree.map(jnp.asarray, batch)
-            each = [_alone(one, given, adapted=adapted) for adapted, one in every]
+            own = {True: given, False: given._replace(prefix=None)}
+            each = [
+                _alone(one, own[m != -3], adapted=adapted)
+                for m, (adapted, one) in zip(ran, every, strict=True)
+            ]
             found.append((jnp.stack(each, axis=1), real))
         choice, right, likelihood = np.concatenate([np.asarray(x)[..., :n] for x, n in found], axis=2)
         return {"choice": choice.T.astype(np.int32), "right": right.T, "likelihood": likelihood.T}
@@ -103,11 +116,12 @@ def _alone(arrays: PyTree, batch: Batch, *, adapted: Adapted) -> Float[Array, "3
 
 def _key(base: Base, pool: Pool, rows: Rows, ran: tuple[int, ...]) -> str:
     """A hash of all that the matrix depends on: the base, its label vectors, members, experts in their order, rows."""
-    digest = hashlib.sha256(f"{base.fingerprint} {ran}".encode())
+    digest = hashlib.sha256(f"{base.identity if -3 in ran else base.fingerprint} {ran}".encode())
     for info in pool.infos:
         digest.update(str(info["hash"]).encode())
     batch = rows.take(np.arange(len(rows)))
     labels = None if base.labels is None else np.asarray(base.labels)
+    others = base.beside.labels if base.beside and -3 in ran else None
     tokens = np.where(batch.mask, batch.tokens, 0)
     for leaf in (
         tokens,
@@ -118,6 +132,7 @@ def _key(base: Base, pool: Pool, rows: Rows, ran: tuple[int, ...]) -> str:
         batch.answer,
         batch.choices,
         labels,
+        None if others is None else np.asarray(others),
     ):
         digest.update(
             b"-" if leaf is None else str(leaf.shape).encode() + np.ascontiguousarray(leaf).tobytes()

@@ -23,9 +23,9 @@ def prices(base: Base, pool: Pool, tokens: int) -> Float[np.ndarray, "m"]:
     """
     bare = operations(Adapted(base.model), base, pool, tokens)
     adapted, merged = (operations(alone(base, m), base, pool, tokens) / bare for m in (0, -2))
-    return np.array(
-        [1.0, *(_said(*one, adapted) for one in zip(pool.names, pool.infos, strict=True)), merged]
-    )
+    beside = base.beside and [operations(Adapted(base.beside.model), base.beside, pool, tokens) / bare]
+    each = (_said(*one, adapted) for one in zip(pool.names, pool.infos, strict=True))
+    return np.array([1.0, *each, *(beside or []), merged])
 
 
 def _said(name: str, info: Mapping[str, Any], measured: float) -> float:

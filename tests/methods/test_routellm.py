@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import replace
+from functools import partial
 from itertools import combinations, pairwise
 
 import jax
@@ -12,18 +13,22 @@ import tiny
 import world as worlds
 from sklearn.linear_model import LogisticRegression
 
-from moejax.adapted import Adapted, score
+from moejax.adapted import Adapted, score, start, step
 from moejax.contract import Pair, Split
-from moejax.methods.routellm import METHOD, Choose, Config, adapt, pair
+from moejax.methods.routellm import METHOD, Config, adapt, pair
+from moejax.models.generate import generate
+from moejax.models.weights import random_base
 from moejax.places import EXPERTS
 from moejax.routing import preference
 from moejax.routing.bradley_terry import elo, nearness, ratings, tiers
 from moejax.train import judge
 from moejax.train.battles import Battles, descend, epochs, fought, fresh, ranking, spread, won
+from moejax.train.choose import Choose
 from moejax.train.optimiser import Optimiser
 from moejax.train.outcomes import Outcomes, alone, arrays, members, outcomes, wanted
+from moejax.train.price import operations, prices
 from moejax.train.work import Work
-from moejax.types import NotApplicable, UserError
+from moejax.types import Batch, NotApplicable, UserError
 
 STRONG, WEAK = 0, 1
 
@@ -295,8 +300,8 @@ def test_every_member_alone_is_what_the_matrix_says(world, tmp_path):
     found = outcomes(world.base, world.pool, rows, 4, Work(tmp_path))
     batch = jax.tree.map(jnp.asarray, tiny.as_batch(rows))
     lines = {"base": "base", "uniform": "uniform"} | dict.fromkeys(worlds.NAMES, "own_expert")
-    assert list(members(world.pool)) == ["base", *worlds.NAMES, "uniform"]
-    for column, (name, number) in enumerate(members(world.pool).items()):
+    assert list(members(world.base, world.pool)) == ["base", *worlds.NAMES, "uniform"]
+    for column, (name, number) in enumerate(members(world.base, world.pool).items()):
         given = batch._replace(expert=jnp.full(len(rows), max(number, 0), jnp.int32))
         logp = worlds.scores(worlds.fitted("encoder", lines[name]), given)
         assert found.choice[:, column].tolist() == logp.argmax(axis=1).tolist()
@@ -354,7 +359,7 @@ def test_a_request_is_answered_by_the_member_that_its_win_rate_asks_for(world, t
     alpha = np.float32(np.median(wants))
     given["router"]["knobs"]["threshold"] = jnp.asarray(alpha)
     scores = jax.jit(score, static_argnums=0)(adapted, given, batch)[0]
-    numbers = members(world.pool)
+    numbers = members(world.base, world.pool)
     each = [
         score(alone(world.base, numbers[name]), arrays(world.base, world.pool, numbers[name]), batch)[0]
         for name in (strong, "ann")
@@ -423,14 +428,14 @@ def test_a_cost_is_a_share_by_the_members_prices(world, tmp_path):
 def test_the_strong_member_is_the_expert_that_is_right_most_often(world):
     right = np.float32([[1, 0, 1, 0, 1], [1, 0, 1, 1, 1]])
     found = Outcomes(np.zeros((2, 5), np.int32), right, np.log(right + 0.1))
-    assert pair(Config(), world.pool, found) == (1, -1)
-    assert pair(Config(weak="bob"), world.pool, found) == (2, 1)
-    assert pair(Config(strong="base", weak="cy"), world.pool, found) == (-1, 2)
-    assert pair(Config(strong="uniform"), world.pool, found) == (-2, -1)
+    assert pair(Config(), world.base, world.pool, found) == (1, -1)
+    assert pair(Config(weak="bob"), world.base, world.pool, found) == (2, 1)
+    assert pair(Config(strong="base", weak="cy"), world.base, world.pool, found) == (-1, 2)
+    assert pair(Config(strong="uniform"), world.base, world.pool, found) == (-2, -1)
     with pytest.raises(UserError, match="no member 'bop' \\(closest: 'bob'\\)"):
-        pair(Config(strong="bop"), world.pool, found)
+        pair(Config(strong="bop"), world.base, world.pool, found)
     with pytest.raises(UserError, match="strong and weak are both 'cy'"):
-        pair(Config(strong="cy", weak="cy"), world.pool, found)
+        pair(Config(strong="cy", weak="cy"), world.base, world.pool, found)
 
 
 def test_gold_rows_join_the_battles(world, tmp_path):
@@ -510,3 +515,108 @@ def test_epochs_are_logged(world, tmp_path):
 def test_a_route_is_a_value():
     assert Choose("mf", False, None) == Choose("mf", False, None) and hash(Choose("sw", True, None))
     assert adapt(Config(), tiny.base("encoder")).places == EXPERTS
+
+
+# with a second whole model
+
+
+def two(kind):
+    """A world whose base has a wider and deeper model beside it."""
+    world = worlds.standard(kind)
+    shape = replace(tiny.CONFIGS[kind], width=24, layers=3, hidden=32)
+    other = random_base(shape, 5)
+    if kind == "encoder":
+        drawn = np.random.default_rng(2).normal(size=(8, 24)).astype(np.float32)
+        other = replace(other, labels=jnp.asarray(drawn / np.linalg.norm(drawn, axis=1, keepdims=True)))
+    return world._replace(base=replace(world.base, beside=other))
+
+
+def between(world, adapted, given, batch):
+    """The arrays with the threshold in the middle, and which rows are for the strong member."""
+    wants = np.asarray(jax.jit(adapted.route.wants)(given, batch))
+    alpha = np.float32(np.sort(wants)[len(wants) // 2])
+    router = given["router"] | {"knobs": {"threshold": jnp.asarray(alpha)}}
+    return given | {"router": router}, wants >= alpha
+
+
+def test_the_model_beside_the_base_is_a_member(tmp_path):
+    world = two("encoder")
+    names = ["base", *worlds.NAMES, "beside", "uniform"]
+    assert list(members(world.base, world.pool)) == names
+    found = outcomes(world.base, world.pool, world.public.train, 4, Work(tmp_path))
+    batch = jax.tree.map(jnp.asarray, tiny.as_batch(world.public.train))
+    other = world.base.beside
+    logp = score(
+        Adapted(other.model), arrays(world.base, world.pool, -3), batch._replace(prefix=None)
+    )[0]  # fmt: skip
+    assert found.choice[:, names.index("beside")].tolist() == np.argmax(logp, axis=1).tolist()
+    without = outcomes(replace(world.base, beside=None), world.pool, world.public.train, 4, Work(tmp_path))
+    assert np.array_equal(np.delete(found.choice, names.index("beside"), axis=1), without.choice)
+    bare, *_, beside, _ = prices(world.base, world.pool, 8)
+    assert bare == 1 and beside == operations(Adapted(other.model), other, world.pool, 8) / operations(
+        Adapted(world.base.model), world.base, world.pool, 8
+    )
+
+
+@pytest.mark.parametrize(("strong", "weak"), [("beside", "ann"), ("bob", "beside")])
+def test_each_request_is_answered_by_one_of_two_models(tmp_path, strong, weak):
+    world = two("encoder")
+    settings = replace(QUICK, strong=strong, weak=weak)
+    _, given = fitted(world, settings, tmp_path)
+    adapted, batch, numbers = (
+        adapt(settings, world.base),
+        worlds.batch(world, 8),
+        members(world.base, world.pool),
+    )
+    given, called = between(world, adapted, given, batch)
+    assert 0 < called.sum() < 8
+    run = jax.jit(score, static_argnums=0)
+    each = [
+        run(alone(world.base, numbers[name]), arrays(world.base, world.pool, numbers[name]),
+            batch._replace(prefix=None) if name == "beside" else batch)[0]
+        for name in (strong, weak)
+    ]  # fmt: skip
+    np.testing.assert_allclose(run(adapted, given, batch)[0], np.where(called[:, None], *each), atol=1e-5)
+    recorded = jax.jit(partial(score, record=True), static_argnums=0)(adapted, given, batch)
+    np.testing.assert_allclose(recorded[0], np.where(called[:, None], *each), atol=1e-5)
+    for alpha, only in ((0.0, each[0]), (1.1, each[1])):
+        router = given["router"] | {"knobs": {"threshold": jnp.float32(alpha)}}
+        np.testing.assert_allclose(run(adapted, given | {"router": router}, batch)[0], only, atol=1e-5)
+
+
+def test_a_model_that_answers_no_request_is_not_run(tmp_path):
+    world = two("encoder")
+    settings = replace(QUICK, strong="beside")
+    _, given = fitted(world, settings, tmp_path)
+    broken = jax.tree.map(lambda leaf: leaf * jnp.nan, given["beside"])
+    adapted, batch = adapt(settings, world.base), worlds.batch(world, 8)
+    router = given["router"] | {"knobs": {"threshold": jnp.float32(1.1)}}
+    text = str(jax.make_jaxpr(partial(score, adapted))(given, batch))
+    assert text.count("cond[") >= 2
+    assert np.isfinite(score(adapted, given | {"router": router, "beside": broken}, batch)[0]).all()
+
+
+def test_two_models_decode_with_two_caches(tmp_path):
+    world = two("decoder")
+    settings = replace(QUICK, strong="beside", weak="ann")
+    _, given = fitted(world, settings, tmp_path)
+    adapted, numbers = adapt(settings, world.base), members(world.base, world.pool)
+    tokens = np.random.default_rng(3).integers(1, tiny.VOCAB, (6, 5))
+    seen = np.ones((6, 5), bool)
+    query = np.random.default_rng(4).normal(size=(6, 6)).astype(np.float32)
+    batch = jax.tree.map(jnp.asarray, Batch(tokens.astype(np.int32), seen, seen, query=query))
+    given, called = between(world, adapted, given, batch)
+    assert 0 < called.sum() < 6
+
+    @partial(jax.jit, static_argnums=0)
+    def written(adapted, given, batch):
+        return generate(
+            partial(start, adapted, room=4), partial(step, adapted), given, batch, max_new=4
+        ).tokens
+
+    each = [
+        written(alone(world.base, numbers[name]), arrays(world.base, world.pool, numbers[name]), batch)
+        for name in ("beside", "ann")
+    ]
+    assert np.array_equal(written(adapted, given, batch), np.where(called[:, None], *each))
+    assert not np.array_equal(*each)
