@@ -6,6 +6,7 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 import tiny_folder
@@ -289,6 +290,7 @@ def test_all_targets_go_through_one_compiled_step(base, tmp_path):
     settings = config(base, tmp_path / "targets", methods=("uniform", "mole(steps=2, batch=4)"))
     suite = replace(settings.data.suite, pairs=(("animal", "place"), ("place", "food"), ("food", "animal")))
     settings = replace(settings, data=replace(settings.data, suite=suite))
+    jax.clear_caches()  # whatever other tests of this process compiled
     with worlds.compiles() as programs:
         train_script.train(settings)
     assert programs.count("jit(train_step)") == 2  # the experts', and MoLE's for all three targets
