@@ -13,6 +13,7 @@ RESULTS = """<testsuites><testsuite>
 <testcase classname="tests.test_contract" name="test_jit_is_eager[arrow-encoder]"/>
 <testcase classname="tests.test_contract" name="test_jit_is_eager[mole-encoder]"><failure/></testcase>
 <testcase classname="tests.methods.test_lorahub" name="test_hand_example"/>
+<testcase classname="tests.methods.test_we_moe_deltas" name="test_zero"/>
 <testcase classname="tests.train.test_search_parity" name="test_the_same_points_as_nevergrad[aim0-40]"/>
 <testcase classname="tests.methods.test_adapterhub_parity" name="test_fusion"><skipped/></testcase>
 </testsuite></testsuites>"""
@@ -21,7 +22,11 @@ RESULTS = """<testsuites><testsuite>
 def test_what_passed_is_counted_by_method(tmp_path):
     (tmp_path / "a.xml").write_text(RESULTS)
     contract, card, peers = method_table.counts(method_table.passed([tmp_path / "a.xml"]))
-    assert contract == {"arrow": 2} and card == {"lorahub": 1} and peers == {"lorahub": "nevergrad 1.0.12"}
+    assert (
+        contract == {"arrow": 2}
+        and card == {"lorahub": 1, "we_moe": 1}
+        and peers == {"lorahub": "nevergrad 1.0.12"}
+    )
 
 
 def test_every_method_of_the_survey_and_every_row_of_ours_has_a_line():
