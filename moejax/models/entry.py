@@ -37,6 +37,13 @@ def as_stored(flat: Mapping[tuple[str, ...], Any], entry: Entry) -> np.ndarray:
     return np.ascontiguousarray(values.T if entry.turned else values)
 
 
+def _shape(config: EncoderConfig | DecoderConfig) -> EncoderConfig | DecoderConfig:
+    """A config without what says how it is computed and used, its head size spelled out."""
+    if isinstance(config, EncoderConfig):
+        return replace(config, remat=False, temperature=1.0)
+    return replace(config, remat=False, head_dim=config.block.head_dim)
+
+
 def whole_of(
     config: EncoderConfig | DecoderConfig,
     flat: Mapping[tuple[str, ...], Any],
@@ -58,12 +65,7 @@ def whole_of(
 
     def check(other: Path) -> None:
         file = other / MODEL_CONFIG
-        found, ours = configure(read_json(file), str(file), config.dtype), config
-        if type(found) is type(ours):
-            ours = replace(ours, remat=found.remat)
-            if isinstance(ours, EncoderConfig) and isinstance(found, EncoderConfig):
-                ours = replace(ours, temperature=found.temperature)
-        if found != ours:
+        if _shape(configure(read_json(file), str(file), config.dtype)) != _shape(config):
             raise UserError(f"{file}: another architecture than the base, of which it should be a fine-tune")
 
     leaves = {e.name: Leaf("/".join(e.path), e.layer, e.shape, e.turned) for e in entries}
