@@ -17,6 +17,7 @@ from moejax.joint import Places, joined
 from moejax.models.block import slice_layers
 from moejax.models.decoder import empty_cache
 from moejax.models.pooling import sentence
+from moejax.models.seq2seq import Kept, Seq2Seq, nothing_kept, said
 from moejax.models.stream import Cache, Stream, advance
 from moejax.routing.select import FAR
 from moejax.site import HELD, RECORDS
@@ -88,7 +89,7 @@ def one_pass(
     arrays: PyTree,
     batch: Batch,
     *,
-    cache: Cache | None = None,
+    cache: Cache | Kept | None = None,
     held: PyTree | None = None,
     outer: Weights | None = None,
     record: bool = False,
@@ -96,27 +97,36 @@ def one_pass(
 ) -> Ran:
     """One pass through the base and its places; `held` from prefill is read, not computed again.
 
+    Of a seq2seq, the encoder runs unless `cache` has what it left, and the decoder reads `seq2seq.said`.
     Parameters of the upper layers alone (`slice_layers(params, lowest, l)`) run those alone, from
     `batch.prefix`, the activations that enter layer `lowest`.
     """
     variables: dict[str, Any] = {"params": arrays["params"]}
-    lowest = adapted.model.config.layers - depth(arrays["params"])
+    two = isinstance(adapted.model, Seq2Seq)
+    lowest = 0 if two else adapted.model.config.layers - depth(arrays["params"])
     if (lowest > 0) != (batch.prefix is not None):
         raise ValueError(f"layers below {lowest} are not given: the batch needs a prefix then, and only then")
     if held is not None:
         variables[HELD] = held
     mutable = [RECORDS] * record + [HELD] * (cache is not None and held is None)
-    request = batch._replace(targets=None, answer=None, choices=None)  # what no router may look at
+    alone = isinstance(cache, Kept) and cache.memory is not None  # a decoder, whose own the batch is
+    fed = said(adapted.model.config, batch) if two and not alone else batch
+    request, own = (
+        b._replace(targets=None, answer=None, choices=None) for b in (batch, fed)
+    )  # no router looks
     if outer is None and adapted.route:
         outer = adapted.route(arrays, request)
-    with joined(adapted.places, arrays["bank"], arrays["router"], request, outer=outer, key=key):
+    where: dict[str, Any] = {"outer": outer, "key": key, "said": own, "partial": alone}
+    with joined(adapted.places, arrays["bank"], arrays["router"], request, **where):
         (hidden, cache), out = adapted.model.apply(
-            variables, batch, cache, lowest, method=_forward, mutable=mutable
+            variables, batch, fed, cache, lowest, method=_forward, mutable=mutable
         )
     return Ran(hidden, cache, out.get(RECORDS, {}), out.get(HELD, {}) if held is None else held, outer)
 
 
-def _forward(model: nn.Module, batch: Batch, cache: Cache | None, lowest: int):
+def _forward(model: nn.Module, batch: Batch, fed: Batch, cache: Any, lowest: int):
+    if isinstance(model, Seq2Seq):
+        return model(batch.tokens, batch.mask, fed.tokens, fed.mask, cache)
     x, ctx = model.start(batch.tokens, batch.mask, cache)
     if lowest:
         x = batch.prefix
@@ -130,7 +140,9 @@ def depth(params: PyTree) -> int:
 
 
 def prefix(model: nn.Module, params: PyTree, batch: Batch, lowest: int) -> Float[Array, "b t d"]:
-    """Activations that enter layer `lowest` of the bare base: the same whatever adapts those above."""
+    """Activations that enter layer `lowest` of the bare base, whatever adapts those above; ValueError for a seq2seq."""
+    if isinstance(model, Seq2Seq):
+        raise ValueError("a seq2seq has no prefix: run it whole")
 
     def below(model):
         x, ctx = model.start(batch.tokens, batch.mask, None)
@@ -152,16 +164,20 @@ def empty(adapted: Adapted, arrays: PyTree, rows: int, slots: int) -> PyTree:
     """The cache of `rows` texts of up to `slots` tokens, prompt and generated together."""
     if adapted.passes:
         return adapted.passes.empty(adapted, arrays, rows, slots)
+    if isinstance(adapted.model, Seq2Seq):
+        return nothing_kept(adapted.model.config, rows, slots)
     copies = adapted.copies + adapted.each * arrays["bank"].alive.size
     cache = empty_cache(adapted.model.config, rows * copies, slots)
     return cache._replace(valid=cache.valid[:rows])
 
 
 def start(adapted: Adapted, arrays: PyTree, batch: Batch, room: int) -> tuple[Float[Array, "b v"], Any]:
-    """Prefill prompts (padded on the left): logits of the next token, and the state with room for more."""
+    """Prefill prompts (padded on the left; a seq2seq's anyhow): logits of the next token, the state with more room."""
     if adapted.either:
         return adapted.either.start(adapted, arrays, batch, room)
     rows, length = batch.tokens.shape
+    if isinstance(adapted.model, Seq2Seq):
+        batch, length = batch._replace(targets=None, answer=None), 1
     ran = run(adapted, arrays, batch, cache=empty(adapted, arrays, rows, length + room))
     return head(adapted.model, arrays, ran.hidden[:, -1]), State(ran.cache, ran.held, ran.outer)
 
@@ -214,12 +230,13 @@ def row_loss(adapted: Adapted, arrays: PyTree, batch: Batch, **options) -> tuple
 def entropy(adapted: Adapted, arrays: PyTree, batch: Batch, **options) -> tuple[Float[Array, "b"], PyTree]:
     """-sum_c p_c log p_c of each row's prediction, and the records: no label is looked at.
 
-    Encoder: over the row's choices. Decoder: over the vocabulary, after the last token of the request.
+    Encoder: over the row's choices. Decoder: over the vocabulary, after the request (seq2seq: the start token).
     """
     if is_decoder(adapted.model):
         ran = run(adapted, arrays, batch, **options)
         t = batch.prompt.shape[1]
         last = jnp.max(jnp.where(batch.prompt, jnp.arange(t), 0), axis=1)
+        last = jnp.zeros_like(last) if isinstance(adapted.model, Seq2Seq) else last
         states = jnp.take_along_axis(ran.hidden, last[:, None, None], axis=1)[:, 0]
         logp, records = (
             jax.nn.log_softmax(head(adapted.model, arrays, states).astype(jnp.float32)),

@@ -133,6 +133,14 @@ def routable(pool: Pool) -> Pool:
     return pool
 
 
+def one_stack(base: Base, what: str) -> None:
+    """Raise NotApplicable where the layers of a base are no single stack, which `what` works on."""
+    if base.kind == "seq2seq":
+        raise NotApplicable(
+            f"{what} works on the layers of an encoder or a decoder, and the base is a seq2seq"
+        )
+
+
 def loras(config: Any) -> str:
     """The kind of experts of most methods."""
     return "lora"

@@ -18,6 +18,7 @@ import flax.linen as nn
 from moejax.experts.bank import Bank
 from moejax.models.block import Block
 from moejax.models.layers import Attention
+from moejax.models.seq2seq import CrossBlock
 from moejax.models.stream import Stream, tile
 from moejax.site import Inside, Site
 from moejax.types import Batch, PRNGKey, PyTree, Weights
@@ -45,11 +46,13 @@ def joined(
     outer: Weights | None = None,
     key: PRNGKey | None = None,
     partial: bool = False,
+    said: Batch | None = None,
 ) -> Iterator[None]:
     """Let `places` act on every module call inside the `with`; the first pattern that matches a path wins.
 
     Raises ValueError on leaving when a pattern met no module (a misspelt path would otherwise do nothing in
     silence), unless `partial`: only a part of the model is run.
+    said: of a seq2seq, the request that places in its decoder see instead of `batch` (`seq2seq.said`).
     """
     trace = _Trace([Inside(None, outer)])
 
@@ -61,16 +64,17 @@ def joined(
         pattern, place = _find(places, path)
         if place is not None:
             trace.met.add(pattern)
-        if isinstance(module, Block):
+        if isinstance(module, Block | CrossBlock):
             trace.open.append(replace(trace.open[-1], layer=args[2]))
         try:
             if place is None:
                 return call(*args, **kwargs)
-            site = Site(path, module, trace.open[-1], bank, router, batch, key)
+            request = said if said is not None and f"{path}/".startswith("layers/") else batch
+            site = Site(path, module, trace.open[-1], bank, router, request, key)
             around = _carrying if isinstance(module, Block | Attention) else _plain
             return around(place, site, trace, call, args)
         finally:
-            if isinstance(module, Block):
+            if isinstance(module, Block | CrossBlock):
                 trace.open.pop()
 
     with nn.intercept_methods(interceptor):

@@ -18,11 +18,11 @@ from moejax.models.layers import Join
 from moejax.routing import select
 from moejax.types import Batch, PRNGKey, PyTree, Weights
 
-LINEARS = "layers/*/*"  # every linear of every block; where no expert adapts one, the place does nothing
+LINEARS = "*layers/*/*"  # every linear of every block; where no expert adapts one, the place does nothing
 NORMS = (
-    "layers/*norm"  # every norm of every block, likewise; it goes before LINEARS, which matches some of them
+    "*layers/*norm"  # every norm of every block, likewise; it goes before LINEARS, which matches some of them
 )
-SUBLAYERS = ("layers/attn", "layers/mlp", "layers/attn_join", "layers/mlp_join")
+SUBLAYERS = ("*layers/attn", "*layers/mlp", "*layers/attn_join", "*layers/mlp_join")
 Score = Callable[[Site, Array], Weights]
 
 

@@ -44,7 +44,8 @@ class Batch(NamedTuple):
     pool    Bool[b, t]     encoder: tokens whose states are averaged into the sentence vector
     targets Int[b]         encoder: position of the right label within `choices`; -1 unknown
             Int[b, t]      decoder: the token that follows each position
-    answer  Bool[b, t]     decoder: positions whose `targets` are scored
+            Int[b, u]      seq2seq: the tokens of the answer, padded on the right
+    answer  Bool[b, t]     decoder: positions whose `targets` are scored; seq2seq: Bool[b, u], those of the answer
     choices Int[b, c]      encoder: rows of `arrays["labels"]`; -1 pads
     query   Float[b, q]    the request's sentence vector
     expert  Int[b]         the row's own expert: only under an expert grant or the task oracle

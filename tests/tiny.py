@@ -16,6 +16,7 @@ from moejax.experts.pool import Pool, pool_of
 from moejax.models.base import Base
 from moejax.models.decoder import DecoderConfig
 from moejax.models.encoder import EncoderConfig
+from moejax.models.seq2seq import Seq2SeqConfig
 from moejax.models.weights import random_base
 from moejax.train.rows import ArrayRows
 from moejax.types import Batch
@@ -24,8 +25,19 @@ VOCAB, CHOICES = 64, 4
 CONFIGS = {
     "encoder": EncoderConfig(vocab=VOCAB, width=16, layers=2, heads=2, hidden=24, positions=32, remat=False),
     "decoder": DecoderConfig(vocab=VOCAB, width=16, layers=2, heads=4, kv_heads=2, hidden=24, remat=False),
-}
+    "seq2seq": Seq2SeqConfig(
+        vocab=VOCAB, width=16, encoder_layers=1, decoder_layers=2, heads=4, head_dim=6, hidden=24, buckets=8, most=12,
+        remat=False,
+    ),
+}  # fmt: skip
 EVERYWHERE, ON_TOP = "layers/attn/q", "layers/mlp/down"  # adapted in both layers, and in the upper one alone
+BESIDE = (
+    ("encoder_layers/attn/v", 1),
+    ("encoder_layers/mlp/gate", 1),
+    ("cross_layers/cross/k", 0),
+    ("layers/cross/q", 1),
+)
+"""What an expert of a seq2seq adapts as well; blocks are counted from the top."""
 
 
 class Embedder:
@@ -41,7 +53,7 @@ class Embedder:
 def fresh(kind: str, labels: int = 8) -> Base:
     """A random base; an encoder has label vectors."""
     base = replace(random_base(CONFIGS[kind]), embedder=Embedder())
-    if kind == "decoder":
+    if kind != "encoder":
         return base
     vectors = np.random.default_rng(1).normal(size=(labels, base.model.config.width)).astype(np.float32)
     return replace(base, labels=jnp.asarray(vectors / np.linalg.norm(vectors, axis=1, keepdims=True)))
@@ -53,7 +65,8 @@ base = cache(fresh)
 def expert(base: Base, name: str, rank: int = 2, alpha: float = 4.0, everywhere: bool = True) -> Expert:
     """An expert with both factors away from zero; `everywhere` False: it leaves `ON_TOP` alone."""
     rng, loras = np.random.default_rng(sum(map(ord, name))), {}
-    for path, layer in ((EVERYWHERE, 0), (EVERYWHERE, 1), (ON_TOP, 1))[: 3 if everywhere else 2]:
+    sites = ((EVERYWHERE, 0), (EVERYWHERE, 1), (ON_TOP, 1))[: 3 if everywhere else 2]
+    for path, layer in sites + (BESIDE if base.kind == "seq2seq" else ()):
         d, f = base.shapes[path]
         a, b = rng.normal(size=(rank, d)) * 0.4, rng.normal(size=(rank, f)) * 0.4
         loras[path, layer] = Lora(a.astype(np.float32), b.astype(np.float32), alpha)
@@ -124,6 +137,10 @@ def rows(base: Base, count: int, seed: int = 0, length: int = 8, width: int = 12
         targets = rng.integers(0, CHOICES, count).astype(np.int32)
         choices = np.tile(np.arange(CHOICES, dtype=np.int32), (count, 1))
         return ArrayRows(batch._replace(pool=mask, targets=targets, choices=choices), at, words)
+    if base.kind == "seq2seq":
+        targets = rng.integers(1, VOCAB, (count, 6)).astype(np.int32)
+        answer = np.arange(6)[None] < rng.integers(2, 7, count)[:, None]
+        return ArrayRows(batch._replace(targets=targets, answer=answer), at, words)
     prompt = mask & (np.arange(width)[None] < 3)
     following = np.concatenate([tokens[:, 1:], tokens[:, :1]], axis=1)
     answer = np.roll(mask & ~prompt, -1, axis=1)  # positions whose next token is an answer's

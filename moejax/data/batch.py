@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from moejax.data.encode import Encoded, Line, fed
+from moejax.data.encode import Encoded, Line, beside, fed
 from moejax.types import Batch, UserError
 
 
@@ -32,7 +32,8 @@ def collate(
 ) -> Batch:
     """The lines `at` these places (all of them by default) as one batch of numpy arrays.
 
-    width: tokens of every row, by default the bucket of the longest line; options: width of `choices`.
+    width: tokens of every row, by default the bucket of the longest line; options: width of `choices`, or of a
+    seq2seq's answers; where none of its lines has one, `targets` is None.
     size: rows; what is missing is filled by repeating the first line with weight 0.
     left: padding on the left, as decoding wants it.  expert: fills `Batch.expert`.
     Raises UserError where a line, its options or the lines do not fit.
@@ -40,12 +41,12 @@ def collate(
     lines = encoded.lines if at is None else [encoded.lines[i] for i in at]
     size = len(lines) if size is None else size
     width = bucket(max((fed(line) for line in lines), default=0)) if width is None else width
-    options = max((len(line.options) for line in lines), default=0) if options is None else options
+    what = "tokens of its answer" if encoded.kind == "seq2seq" else "options"
+    options = max((beside(line) for line in lines), default=0) if options is None else options
     for line in lines:
-        if fed(line) > width or len(line.options) > options:
-            raise UserError(
-                f"a line of {fed(line)} tokens and {len(line.options)} options exceeds {width}, {options}"
-            )
+        own = beside(line)
+        if fed(line) > width or own > options:
+            raise UserError(f"a line of {fed(line)} tokens and {own} {what} exceeds {width}, {options}")
     if not 0 < len(lines) <= size:
         raise UserError(f"a batch of {size} rows cannot hold {len(lines)} lines")
     weight = (np.arange(size) < len(lines)).astype(np.float32)
@@ -63,6 +64,8 @@ def collate(
         fields["expert"] = np.full(size, expert, np.int32)
     if encoded.kind == "decoder":
         fields["targets"], fields["answer"] = _next(lines, start, width)
+    elif encoded.kind == "seq2seq":
+        fields |= _answers(lines, options) if options else {}
     else:
         fields["targets"] = np.array([line.target for line in lines], np.int32)
         fields |= {"pool": pool, "choices": _options(lines, options)}
@@ -77,6 +80,15 @@ def _next(lines: Sequence[Line], start: Sequence[int], width: int) -> tuple[np.n
         targets[i, s : s + len(following)] = following
         answer[i, s + line.request - 1 : s + len(following)] = True
     return targets, answer
+
+
+def _answers(lines: Sequence[Line], width: int) -> dict[str, np.ndarray]:
+    """The tokens of each answer, padded on the right."""
+    targets, answer = np.zeros((len(lines), width), np.int32), np.zeros((len(lines), width), bool)
+    for i, line in enumerate(lines):
+        targets[i, : len(line.said)] = line.said
+        answer[i, : len(line.said)] = True
+    return {"targets": targets, "answer": answer}
 
 
 def _options(lines: Sequence[Line], options: int) -> np.ndarray:

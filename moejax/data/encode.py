@@ -1,6 +1,7 @@
-"""From rows of text to lines of tokens, for an encoder or a decoder.
+"""From rows of text to lines of tokens, for an encoder, a decoder or a seq2seq.
 
 Encoder: `[CLS] text instruction [SEP]`. Decoder: `[BOS] text "\\n" instruction "\\n" answer [EOS]`.
+Seq2seq: `text instruction [EOS]`, and apart from it `answer [EOS]`.
 Text, instruction and answer are turned into tokens apart: a request has the same tokens whatever follows. A
 text that does not fit the window is cut at its end; instruction and answer never are.
 """
@@ -19,7 +20,8 @@ class Line(NamedTuple):
 
     text: first and one past the last of the text's own tokens; request: number of leading tokens that are the
     request; row: number of the row; choice: decoder, the option that is the answer (-1: its own target);
-    target: position of the right option, -1 unknown; options: encoder, the options' rows of the label matrix.
+    target: position of the right option, -1 unknown; options: encoder, the options' rows of the label matrix;
+    said: seq2seq, the tokens of the answer.
     """
 
     tokens: list[int]
@@ -29,12 +31,13 @@ class Line(NamedTuple):
     choice: int = -1
     target: int = -1
     options: tuple[int, ...] = ()
+    said: tuple[int, ...] = ()
 
 
 class Encoded(NamedTuple):
     """Lines of one task, and how many of its texts were cut to the window."""
 
-    kind: Literal["encoder", "decoder"]
+    kind: Literal["encoder", "decoder", "seq2seq"]
     lines: list[Line]
     cut: int
     pad: int
@@ -46,8 +49,8 @@ class Encoded(NamedTuple):
 
     @property
     def most(self) -> int:
-        """Options of the line that has most."""
-        return max((len(line.options) for line in self.lines), default=0)
+        """Options of the line that has most; of a seq2seq, tokens of the longest answer."""
+        return max((beside(line) for line in self.lines), default=0)
 
 
 def fed(line: Line) -> int:
@@ -55,20 +58,25 @@ def fed(line: Line) -> int:
     return max(line.request, len(line.tokens) - 1)
 
 
+def beside(line: Line) -> int:
+    """What stands beside a line's tokens: its options, or the tokens of a seq2seq's answer."""
+    return len(line.options) or len(line.said)
+
+
 def encode(
     task: Task,
     rows: Sequence[Row],
     tokenizer: Any,
     window: int,
-    kind: Literal["encoder", "decoder"],
+    kind: Literal["encoder", "decoder", "seq2seq"],
     labels: Sequence[str] = (),
     answers: Literal["own", "each", "none"] = "own",
 ) -> Encoded:
     """Lines of `rows`, none longer than `window` tokens.
 
     labels: encoder, the phrases of the label matrix (`tasks.labels`).
-    answers: decoder, one line a row with its target ("own"), one a row and option ("each"), or requests only
-    ("none", for generation).
+    answers: decoder and seq2seq, one line a row with its target ("own"), one a row and option ("each"), or requests
+    only ("none", for generation). The window of a seq2seq holds the request, without the answer.
     Raises UserError where a row has no token, or instruction and answer leave the text no room.
     """
     plain = {"add_special_tokens": False, "verbose": False}
@@ -78,6 +86,8 @@ def encode(
             raise UserError(f"{task.name}, row {number}: this tokenizer finds no token in {row.input[:40]!r}")
     if kind == "encoder":
         lines, cut = _encoder(task, rows, texts, tokenizer, window, labels)
+    elif kind == "seq2seq":
+        lines, cut = _seq2seq(task, rows, texts, tokenizer, window, answers)
     else:
         lines, cut = _decoder(task, rows, texts, tokenizer, window, answers)
     pad = tokenizer.pad_token_id
@@ -116,10 +126,7 @@ def _decoder(
     end = [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]
     lines, cut = [], 0
     for number, (row, text) in enumerate(zip(rows, texts, strict=True)):
-        options = task.options(row)
-        if answers == "each" and not options:
-            raise UserError(f"{task.name}, row {number} has no choices to rank: score it as free text")
-        said = {"own": [row.target], "each": options, "none": []}[answers]
+        options, said = _said(task, number, row, answers)
         tails = [answered(one) + end for one in said] or [[]]
         instruction = asked(row.instruction)
         longest = max(len(tail) for tail in tails)
@@ -132,6 +139,34 @@ def _decoder(
             at = choice if answers == "each" else -1
             lines.append(Line(request + tail, span, len(request), number, at, right))
     return lines, cut
+
+
+def _seq2seq(
+    task: Task, rows: Sequence[Row], texts: Texts, tokenizer: Any, window: int, answers: str
+) -> tuple[list[Line], int]:
+    asked, answered, end = _cached(tokenizer, " {}"), _cached(tokenizer, "{}"), tokenizer.eos_token_id
+    if end is None:
+        raise UserError("the tokenizer has no end token (eos_token): a seq2seq needs its own tokenizer")
+    lines, cut = [], 0
+    for number, (row, text) in enumerate(zip(rows, texts, strict=True)):
+        options, said = _said(task, number, row, answers)
+        instruction = asked(row.instruction)
+        room = _room(task, number, window, len(instruction) + 1)
+        cut += len(text) > room
+        request, span = [*text[:room], *instruction, end], (0, min(room, len(text)))
+        right = options.index(row.target) if options else -1
+        for choice, tail in enumerate([(*answered(one), end) for one in said] or [()]):
+            at = choice if answers == "each" else -1
+            lines.append(Line(request, span, len(request), number, at, right, said=tail))
+    return lines, cut
+
+
+def _said(task: Task, number: int, row: Row, answers: str) -> tuple[Sequence[str], Sequence[str]]:
+    """The row's options, and the answers that get a line each."""
+    options = task.options(row)
+    if answers == "each" and not options:
+        raise UserError(f"{task.name}, row {number} has no choices to rank: score it as free text")
+    return options, {"own": [row.target], "each": options, "none": []}[answers]
 
 
 def _ids(tokenizer: Any, text: str) -> list[int]:

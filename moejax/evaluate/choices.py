@@ -28,10 +28,10 @@ def log_probabilities(
     choices: Sequence[str],
     window: int = 256,
 ) -> Float[np.ndarray, "b c"]:
-    """Log-probability of each choice for each text, encoder or decoder; the best is `argmax(axis=1)`.
+    """Log-probability of each choice for each text, by any base; the best is `argmax(axis=1)`.
 
-    base: whole, as `weights.load` gives it. A decoder's is that of the whole answer, a sum over its tokens, and
-    a row does not sum to 1. A text that does not fit the window is cut at its end.
+    base: whole, as `weights.load` gives it. A decoder's and a seq2seq's is that of the whole answer, a sum over
+    its tokens, and a row does not sum to 1. A text that does not fit the window is cut at its end.
     Raises UserError for fewer than two choices, no text, or a base without a tokenizer.
     """
     if base.tokenizer is None:
@@ -46,7 +46,7 @@ def log_probabilities(
     rows = tuple(Row(text, instruction, given[0]) for text in texts)
     task = Task("choices", "classification", "", instruction, {"test": rows}, given, given)
     encoded = encode(task, rows, base.tokenizer, window, base.kind, phrases, answers="each")
-    labels = None if base.kind == "decoder" else label_vectors(base, phrases)
+    labels = None if base.kind != "encoder" else label_vectors(base, phrases)
     batch = jax.tree.map(jnp.asarray, collate(encoded))
     found = _score({**arrays, "labels": labels}, batch, adapted=adapted)
     return np.asarray(found).reshape(len(texts), len(given))

@@ -14,6 +14,7 @@ from jaxtyping import Array, Bool, Float
 
 from moejax.adapted import Adapted, run
 from moejax.experts.bank import Bank
+from moejax.models.seq2seq import Seq2Seq, said
 from moejax.routing import select
 from moejax.site import sown
 from moejax.types import Batch, PyTree, Weights
@@ -41,20 +42,27 @@ class Seen(NamedTuple):
 
 @partial(jax.jit, static_argnames="adapted")
 def look(arrays: PyTree, batch: Batch, *, adapted: Adapted) -> Seen:
-    """Run one batch and reduce the weights of all sites; rows of weight 0 do not count."""
+    """Run one batch and reduce the weights of all sites; rows of weight 0 do not count.
+
+    Of a seq2seq, the decoder's step weights count at the tokens that it is fed, and not in `each`, which is the text's.
+    """
     bank = arrays["bank"]
     records: dict[str, Weights] = sown(run(adapted, arrays, batch, record=True).records, "weights")
     spelled = {path: select.dense(weights, bank.alive.size) for path, weights in records.items()}
     real = jnp.ones(len(batch.tokens), bool) if batch.weight is None else batch.weight > 0
-    counted = (jnp.ones((), bool), real, batch.mask & real[:, None])
+    counted, model = (jnp.ones((), bool), real, batch.mask & real[:, None]), adapted.model
     sites, total, layers = {}, jnp.zeros(bank.alive.size), 0
     for path, w in spelled.items():
         here, positions = _adapted(bank, path, len(w)), counted[w.ndim - 2].astype(jnp.float32)
+        fed = isinstance(model, Seq2Seq) and w.ndim == 4 and path.startswith("layers/")
+        if fed:
+            positions = (said(model.config, batch).mask & real[:, None]).astype(jnp.float32)
         over = "ab"[: w.ndim - 2]
         add = partial(jnp.einsum, f"{over},l{over}...->l...", positions)
         sites[path] = Sums(add(w), add(_top(w)), add(_entropy(w)), jnp.sum(positions), here)
-        total = _finer(total, jnp.einsum("l,l...->...", here.astype(jnp.float32), w))
-        layers += jnp.sum(here)
+        if not fed:
+            total = _finer(total, jnp.einsum("l,l...->...", here.astype(jnp.float32), w))
+            layers += jnp.sum(here)
     return Seen(sites, total / jnp.maximum(layers, 1))
 
 

@@ -162,7 +162,7 @@ def size(bank: Bank) -> int:
 def lowest(bank: Bank) -> int:
     """The lowest adapted layer, a host int: layers below it run the bare base. 0 when nothing says better."""
     found = [np.asarray(stack.slot) for path, stack in bank.sites.items() if path.startswith("layers")]
-    if len(found) < len(bank.sites) and any(path.startswith("embed") for path in bank.sites):
+    if any(path.startswith(("embed", "encoder_", "cross_")) for path in bank.sites):
         return 0
     return min((int(np.argmax(slot >= 0)) for slot in found), default=0)
 

@@ -26,7 +26,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from moejax.adapted import Adapted
-from moejax.contract import Fitted, Grants, Method, count
+from moejax.contract import Fitted, Grants, Method, count, one_stack
 from moejax.experts.bank import Bank, factored, size
 from moejax.experts.bottleneck import activate
 from moejax.experts.pool import Pool
@@ -164,7 +164,10 @@ def adapt(config: Config, base: Base) -> Adapted:
     attention = Attention(config.dropout)
     if config.form == "bottleneck":
         return Adapted(base.model, bottlenecks(Beside(attention)))
-    return Adapted(base.model, ((DOWN if config.at == "down" else LINEARS, Fused(attention)),))
+    if config.at == "all":
+        return Adapted(base.model, ((LINEARS, Fused(attention)),))
+    one_stack(base, "adapterfusion(lora, at=down)")
+    return Adapted(base.model, ((DOWN, Fused(attention)),))
 
 
 def kind(config: Config) -> str:

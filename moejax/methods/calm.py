@@ -27,7 +27,7 @@ import numpy as np
 
 from moejax.adapted import Adapted, depth
 from moejax.composed import LAYERS, Added, Composed, read
-from moejax.contract import Fitted, Grants, Method, count, plain_arrays
+from moejax.contract import Fitted, Grants, Method, count, one_stack, plain_arrays
 from moejax.experts.bank import size
 from moejax.experts.pool import Pool
 from moejax.models.base import Base
@@ -87,6 +87,7 @@ def connected(config: Config, first: range, second: range) -> tuple[list[int], l
 
 def adapt(config: Config, base: Base) -> Adapted:
     """Two passes, the second with a place after every block. Raises UserError for models that do not go together."""
+    one_stack(base, "calm")
     first, model = base.beside or base, base.model
     if first is not base:
         check(first, base)
@@ -104,6 +105,7 @@ def adapt(config: Config, base: Base) -> Adapted:
 
 def check(first: Base, second: Base) -> None:
     """Raise UserError unless both models are of one kind and read the same token ids."""
+    one_stack(first, "calm")
     if first.kind != second.kind:
         kinds = {"encoder": "an encoder", "decoder": "a decoder"}
         raise UserError(

@@ -22,7 +22,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from moejax.adapted import Adapted
-from moejax.contract import Fitted, Grants, Method
+from moejax.contract import Fitted, Grants, Method, one_stack
 from moejax.experts.bank import Bank, factored, size
 from moejax.experts.pool import Pool
 from moejax.joint import Next, Site
@@ -168,6 +168,7 @@ def adapt(config: Config, base: Base) -> Adapted:
                 "mole: residual='literal' is for level='block' or 'layer': a linear adds no residual"
             )
         return Adapted(base.model, ((LINEARS, Lora("output", Updates(gate))),))
+    one_stack(base, f"mole(level={config.level})")
     mixed = tuple((path, Mixed(gate, literal)) for path in MODULES[config.level])
     return Adapted(base.model, (*mixed, (LINEARS, Lora("output", sow=False))), copies=int(literal), each=1)
 

@@ -27,7 +27,7 @@ import numpy as np
 from jaxtyping import Float
 
 from moejax.adapted import Adapted
-from moejax.contract import Fitted, Grants, Method, Rows, count, plain_arrays
+from moejax.contract import Fitted, Grants, Method, Rows, count, one_stack, plain_arrays
 from moejax.either import Either
 from moejax.experts.folder import closest
 from moejax.experts.pool import Pool
@@ -90,6 +90,8 @@ def adapt(config: Config, base: Base) -> Adapted:
 
 def fit(config: Config, base: Base, pool: Pool, grants: Grants, work: Any) -> Fitted:
     """Grade all members on granted rows, choose the pair, learn who wins, and calibrate the threshold."""
+    if config.predictor == "bert":
+        one_stack(base, "routellm(bert)")
     if not 0 <= config.share <= 1:
         raise UserError(f"routellm: share is {config.share}: expected a share of the requests, 0 to 1")
     public = grants.general()

@@ -23,7 +23,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from moejax.adapted import Adapted, entropy
-from moejax.contract import Fitted, Grants, Method, chosen_kind, count, plain_arrays
+from moejax.contract import Fitted, Grants, Method, chosen_kind, count, one_stack, plain_arrays
 from moejax.experts.bank import size
 from moejax.experts.merge_deltas import patched, task_vector
 from moejax.experts.pool import Pool
@@ -90,6 +90,7 @@ def scored(leaves: PyTree, x: Float[Array, "b t d"]) -> Float[Array, "b t e"]:
 
 def adapt(config: Config, base: Base) -> Adapted:
     """Routers at the MLPs, whose linears wear their weights; lambda everywhere else."""
+    one_stack(base, "we_moe")
     worn, merged = Lora("output", sow=False), Lora("output", Uniform("lambda"), sow=False)
     places = ((PATH, Decide(config.reduce)), (f"{PATH}/*", worn), (LINEARS, merged))
     return Adapted(base.model, places)

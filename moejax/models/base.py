@@ -29,8 +29,9 @@ class Embedder(Protocol):
 class Base:
     """What experts are trained on and routed over.
 
-    model         Encoder(config) or Decoder(config): hashable by value, a static argument
-    params        Linen parameters, those of the layers stacked under "layers" on a leading axis
+    model         Encoder(config), Decoder(config) or Seq2Seq(config): hashable by value, a static argument
+    params        Linen parameters, those of the layers stacked under "layers" on a leading axis; of a seq2seq there
+                  are three such stacks (`models.seq2seq`)
     fingerprint   of the parameters under their Hugging Face names
     sites         Hugging Face module name -> (path, layer) of each linear that an expert may adapt
     shapes        path -> (in, out)
@@ -61,12 +62,14 @@ class Base:
 
     @property
     def layers(self) -> int:
-        """Number of blocks."""
+        """Number of blocks; of a seq2seq, those of its deeper side."""
         return self.model.config.layers  # pyright: ignore[reportAttributeAccessIssue]
 
     @property
-    def kind(self) -> Literal["encoder", "decoder"]:
-        """encoder: gives sentence vectors; decoder: predicts tokens."""
+    def kind(self) -> Literal["encoder", "decoder", "seq2seq"]:
+        """encoder: gives sentence vectors; decoder: predicts tokens; seq2seq: those of an answer to an encoded text."""
+        if hasattr(self.model, "remember"):
+            return "seq2seq"
         return "decoder" if hasattr(self.model, "head") else "encoder"
 
     def reads_as(self, other: "Base") -> bool:

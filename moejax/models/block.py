@@ -34,15 +34,16 @@ class Block(nn.Module):
         return Stream(self.mlp_join(x, h), cache), None
 
 
-def stacked(config: BlockConfig, remat: bool) -> nn.Module:
+def stacked(config: BlockConfig, remat: bool, block: type[nn.Module] = Block, **fields: Any) -> nn.Module:
     """Blocks under one scan, parameters stacked on a leading layer axis, called (stream, ctx, layers [l]).
 
+    block, fields: another kind of block, called alike, and what it is made with beside the config.
     Every collection rides the layer axis, so that collections the base never heard of reach the blocks.
     """
-    body = nn.remat(Block, prevent_cse=False) if remat else Block
+    body = nn.remat(block, prevent_cse=False) if remat else block
     axes: Any = (nn.broadcast, 0)  # ctx for all, one number of `layers` for each
     scan = nn.scan(body, variable_axes={True: 0}, split_rngs={"params": True}, in_axes=axes)
-    return scan(config)
+    return scan(config, **fields)
 
 
 def slice_layers(tree: PyTree, lo: int, hi: int) -> PyTree:

@@ -3,10 +3,12 @@
 from dataclasses import fields
 from typing import Any
 
+from moejax.models import t5
 from moejax.models.decoder import DecoderConfig
 from moejax.models.encoder import EncoderConfig
 from moejax.models.families import FAMILIES, REQUIRED
 from moejax.models.layers import Rotary
+from moejax.models.seq2seq import Seq2SeqConfig
 from moejax.types import UserError
 
 _ACTIVATIONS = {
@@ -14,7 +16,8 @@ _ACTIVATIONS = {
     "swish": "silu",
 }  # fmt: skip
 _SIZES = {
-    "vocab", "width", "layers", "heads", "kv_heads", "hidden", "head_dim", "window", "positions", "types"
+    "vocab", "width", "layers", "heads", "kv_heads", "hidden", "head_dim", "window", "positions", "types",
+    "encoder_layers", "decoder_layers", "buckets", "most",
 }  # fmt: skip
 _STRETCH = {
     "factor": "factor", "low": "low_freq_factor", "high": "high_freq_factor",
@@ -23,7 +26,10 @@ _STRETCH = {
 _ROTARY_KEYS = {"default": (), "linear": ("factor",), "llama3": tuple(_STRETCH)}
 
 
-def configure(hf: dict[str, Any], source: str, dtype: str = "float32") -> EncoderConfig | DecoderConfig:
+Config = EncoderConfig | DecoderConfig | Seq2SeqConfig
+
+
+def configure(hf: dict[str, Any], source: str, dtype: str = "float32") -> Config:
     """Our config for a Hugging Face one; `source` names the file in errors.
 
     Raises UserError for code or quantisation in it, an unknown family, a missing key, a value that is not
@@ -46,6 +52,8 @@ def configure(hf: dict[str, Any], source: str, dtype: str = "float32") -> Encode
         ours: _value(hf, theirs, default, ours, source) for ours, (theirs, default) in family.fields.items()
     }
     values |= family.fixed
+    if family.kind == "seq2seq":
+        return t5.configured(values, hf, source, dtype)
     if family.kind == "encoder":
         config = EncoderConfig(**values, dtype=dtype)
     else:
@@ -107,12 +115,14 @@ def check(config: EncoderConfig | DecoderConfig, source: str) -> None:
         raise UserError(f"{source}: rotary positions need an even head size, not {block.head_dim}")
 
 
-def hf_config(config: EncoderConfig | DecoderConfig) -> dict[str, Any]:
+def hf_config(config: Config) -> dict[str, Any]:
     """The Hugging Face config of ours, from which `configure` makes it again (but remat, temperature, dtype).
 
     Raises UserError where no family has that combination of options.
     """
-    if isinstance(config, EncoderConfig):
+    if isinstance(config, Seq2SeqConfig):
+        name, extra = "t5", t5.described(config)
+    elif isinstance(config, EncoderConfig):
         name, extra = "bert", {"architectures": ["BertModel"]}
     else:
         name = "mistral" if config.window else "qwen2" if config.qkv_bias and not config.out_bias else "llama"

@@ -10,9 +10,10 @@ import numpy as np
 
 from moejax.experts.checkpoint import MODEL_CONFIG, Stored, canonical, read_json, stored
 from moejax.experts.whole import Leaf, Whole
-from moejax.models.configs import configure, hf_config
-from moejax.models.decoder import DecoderConfig
+from moejax.models import t5
+from moejax.models.configs import Config, configure, hf_config
 from moejax.models.encoder import EncoderConfig
+from moejax.models.seq2seq import Seq2SeqConfig
 from moejax.types import UserError
 
 
@@ -37,15 +38,24 @@ def as_stored(flat: Mapping[tuple[str, ...], Any], entry: Entry) -> np.ndarray:
     return np.ascontiguousarray(values.T if entry.turned else values)
 
 
-def _shape(config: EncoderConfig | DecoderConfig) -> EncoderConfig | DecoderConfig:
+def _shape(config: Config) -> Config:
     """A config without what says how it is computed and used, its head size spelled out."""
     if isinstance(config, EncoderConfig):
         return replace(config, remat=False, temperature=1.0)
+    if isinstance(config, Seq2SeqConfig):
+        return replace(config, remat=False)
     return replace(config, remat=False, head_dim=config.block.head_dim)
 
 
+def _number(config: Config, entry: Entry) -> int | None:
+    """The layer's number in the base, which counts from the top where there are several stacks."""
+    if entry.layer is None or not isinstance(config, Seq2SeqConfig):
+        return entry.layer
+    return entry.layer + config.layers - config.stacks[entry.path[0]]
+
+
 def whole_of(
-    config: EncoderConfig | DecoderConfig,
+    config: Config,
     flat: Mapping[tuple[str, ...], Any],
     entries: Sequence[Entry],
     folder: Path | None,
@@ -65,8 +75,11 @@ def whole_of(
 
     def check(other: Path) -> None:
         file = other / MODEL_CONFIG
-        if _shape(configure(read_json(file), str(file), config.dtype)) != _shape(config):
+        found = configure(read_json(file), str(file), config.dtype)
+        if isinstance(found, Seq2SeqConfig):
+            found = t5.with_head(found, stored(other))
+        if _shape(found) != _shape(config):
             raise UserError(f"{file}: another architecture than the base, of which it should be a fine-tune")
 
-    leaves = {e.name: Leaf("/".join(e.path), e.layer, e.shape, e.turned) for e in entries}
+    leaves = {e.name: Leaf("/".join(e.path), _number(config, e), e.shape, e.turned) for e in entries}
     return Whole(leaves, tensor, lambda: hf_config(config), check)

@@ -48,7 +48,7 @@ LEAVES = {"kernel": "weight", "scale": "weight", "embedding": "weight", "bias": 
 class Family:
     """fields: ours -> (theirs, default); fixed: ours -> value; only: theirs -> the one value known here."""
 
-    kind: Literal["encoder", "decoder"]
+    kind: Literal["encoder", "decoder", "seq2seq"]
     fields: dict[str, tuple[str, Any]]
     fixed: dict[str, Any] = field(default_factory=dict)
     only: dict[str, Any] = field(default_factory=dict)
@@ -82,6 +82,18 @@ _LLAMA_BIAS = {
     "out_bias": ("attention_bias", False),
     "mlp_bias": ("mlp_bias", False),
 }
+_T5 = {
+    "vocab": ("vocab_size", REQUIRED),
+    "width": ("d_model", REQUIRED),
+    "encoder_layers": ("num_layers", REQUIRED),
+    "decoder_layers": ("num_decoder_layers", None),
+    "heads": ("num_heads", REQUIRED),
+    "head_dim": ("d_kv", REQUIRED),
+    "hidden": ("d_ff", REQUIRED),
+    "eps": ("layer_norm_epsilon", 1e-6),
+    "buckets": ("relative_attention_num_buckets", 32),
+    "most": ("relative_attention_max_distance", 128),
+}
 _MISTRAL = {"kv_heads": ("num_key_value_heads", 8), "window": ("sliding_window", 4096)}
 FAMILIES = {
     "bert": Family(
@@ -91,4 +103,5 @@ FAMILIES = {
     "llama": Family("decoder", _LLAMA | _LLAMA_BIAS),
     "mistral": Family("decoder", _LLAMA | _MISTRAL),
     "qwen2": Family("decoder", _LLAMA, fixed={"qkv_bias": True}, only={"use_sliding_window": False}),
+    "t5": Family("seq2seq", _T5, only={"is_encoder_decoder": True}),
 }  # fmt: skip

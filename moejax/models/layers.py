@@ -57,6 +57,7 @@ class BlockConfig:
     mlp_bias: bool
     rotary: Rotary | None
     dtype: str
+    scale: float | None = None  # of the attention's logits; None: head_dim^-0.5
 
 
 def make_norm(kind: str, eps: float, dtype: str) -> nn.Module:
@@ -118,7 +119,7 @@ class Attention(nn.Module):
         if cache is not None:
             cache = cache._replace(k=_write(cache.k, k, layer, ctx.at), v=_write(cache.v, v, layer, ctx.at))
             k, v = (jax.lax.dynamic_index_in_dim(a, layer, keepdims=False) for a in (cache.k, cache.v))
-        mixed = jax.nn.dot_product_attention(q, k, v, mask=ctx.mask)
+        mixed = jax.nn.dot_product_attention(q, k, v, bias=ctx.bias, mask=ctx.mask, scale=self.config.scale)
         return self.o(mixed.reshape(*x.shape[:2], -1)), cache
 
 

@@ -29,16 +29,30 @@ class Stream(NamedTuple):
     cache: Cache | None = None
 
 
+class Memory(NamedTuple):
+    """What a seq2seq's decoder attends to, rows first: keys and values of its blocks, and the texts' real tokens.
+
+    k, v Float[b, l, s, g, dh]; valid Bool[b, s].
+    """
+
+    k: Float[Array, "b l s g dh"]
+    v: Float[Array, "b l s g dh"]
+    valid: Bool[Array, "b s"]
+
+
 class Context(NamedTuple):
     """What every block sees beside the stream, made once outside the scan from the mask alone.
 
     positions Int[b, t]; mask Bool[b, 1, t, s]: True where a query may look; at Int[]: the cache slot of
-    the first token (0 without a cache).
+    the first token (0 without a cache); bias Float[b, h, t, s]: what relative positions add to the logits;
+    memory: of a seq2seq's decoder.
     """
 
     positions: Int[Array, "b t"]
     mask: Bool[Array, "b 1 t s"]
     at: Int[Array, ""]
+    bias: Float[Array, "b h t s"] | None = None
+    memory: Memory | None = None
 
 
 def context(

@@ -7,6 +7,7 @@ import zlib
 from collections.abc import Iterable, Iterator
 from functools import lru_cache, partial
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -14,21 +15,25 @@ import numpy as np
 
 from moejax.experts.checkpoint import Stored, canonical, read_json, stored
 from moejax.experts.homes import Homes
+from moejax.models import t5
 from moejax.models.base import Base, fingerprint
-from moejax.models.configs import configure, hf_config
-from moejax.models.decoder import Decoder, DecoderConfig
+from moejax.models.configs import Config, configure, hf_config
+from moejax.models.decoder import Decoder
 from moejax.models.encoder import Encoder, EncoderConfig
 from moejax.models.entry import Entry, as_stored, whole_of
 from moejax.models.families import HOMES, LEAVES, NAMES
 from moejax.models.folder import locate, read_tokenizer
+from moejax.models.seq2seq import Seq2Seq, Seq2SeqConfig
 from moejax.types import PyTree, UserError
 
-Model = Encoder | Decoder
+Model = Encoder | Decoder | Seq2Seq
 Paths = dict[tuple[str, ...], np.ndarray]
 
 
-def make_model(config: EncoderConfig | DecoderConfig) -> Model:
+def make_model(config: Config) -> Model:
     """The module of a config."""
+    if isinstance(config, Seq2SeqConfig):
+        return Seq2Seq(config)
     return Encoder(config) if isinstance(config, EncoderConfig) else Decoder(config)
 
 
@@ -39,10 +44,10 @@ def load(source: str | Path, dtype: str = "float32") -> Base:
     """
     folder = locate(source)
     config_file = folder / "config.json"
-    config = configure(read_json(config_file), str(config_file), dtype)
-    model = make_model(config)
+    config, files = configure(read_json(config_file), str(config_file), dtype), stored(folder)
+    model = make_model(config := _settled(config, files))
     shapes = _abstract(config)
-    found = list(_found(_entries(model, shapes), stored(folder), folder))
+    found = list(_found(_entries(model, shapes), files, folder))
     arrays = {path: np.empty(leaf.shape, leaf.dtype) for path, leaf in shapes.items()}
     prints = fingerprint(_filled(arrays, found))
     params = _tree({path: jnp.asarray(arrays.pop(path)) for path in shapes})
@@ -54,7 +59,8 @@ def faults(source: str | Path) -> Iterator[str]:
     try:
         folder = locate(source)
         config = configure(read_json(folder / "config.json"), str(folder / "config.json"))
-        model, files = make_model(config), stored(folder)
+        files = stored(folder)
+        model = make_model(config := _settled(config, files))
     except UserError as error:
         yield str(error)
         return
@@ -64,6 +70,11 @@ def faults(source: str | Path) -> Iterator[str]:
                 tensor.read()
         except UserError as error:
             yield str(error)
+
+
+def _settled(config: Config, files: dict[str, Stored]) -> Config:
+    """The config with what only the files say: whether a T5 has a head of its own."""
+    return t5.with_head(config, files) if isinstance(config, Seq2SeqConfig) else config
 
 
 def _found(
@@ -89,13 +100,15 @@ def _filled(arrays: Paths, found: list[tuple[Entry, Stored]]) -> Iterator[tuple[
         yield entry.name, values
 
 
-def random_base(config: EncoderConfig | DecoderConfig, seed: int = 0, scale: float = 2.0) -> Base:
+def random_base(config: Config, seed: int = 0, scale: float = 2.0) -> Base:
     """A base of random weights, large enough to show faults: kernels N(0, scale^2 / in).
 
     Each leaf is drawn by its path, so that a base with more layers or options keeps the rest.
     """
     model = make_model(config)
-    arrays = {path: _draw(path, leaf, seed, scale) for path, leaf in _abstract(config).items()}
+    arrays = {
+        path: _draw(path, leaf, seed, scale) * _size(config, path) for path, leaf in _abstract(config).items()
+    }
     params = _tree({path: jnp.asarray(values) for path, values in arrays.items()})
     base = _base(model, params, "", None)
     return _base(model, params, fingerprint(hf_tensors(base)), None)
@@ -110,6 +123,14 @@ def _draw(path: tuple[str, ...], leaf: jax.ShapeDtypeStruct, seed: int, scale: f
         return (0.3 * noise).astype(leaf.dtype)
     size = leaf.shape[-1] if path[-1] == "embedding" else leaf.shape[-2]
     return (scale / math.sqrt(size) * noise).astype(leaf.dtype)
+
+
+def _size(config: Config, path: tuple[str, ...]) -> Any:
+    """What T5 draws otherwise: queries smaller, as its logits are not scaled, and the word embedding larger."""
+    if not isinstance(config, Seq2SeqConfig):
+        return 1
+    size = {"q": config.head_dim**-0.5, "embed": config.width**0.5}.get(path[-2], 1)
+    return np.asarray(size, config.dtype)
 
 
 def hf_tensors(base: Base) -> dict[str, np.ndarray]:
@@ -133,13 +154,17 @@ def save(base: Base, folder: str | Path) -> None:
 
 
 def _base(model: Model, params: PyTree, prints: str, folder: Path | None) -> Base:
-    names, layers = _names(model), range(model.config.layers)
+    names, depths = _names(model), _depths(model)
     inside = [
-        (path, leaf) for path, leaf in _flat(params).items() if path[0] == "layers" and path[-1] == "kernel"
+        (path, leaf) for path, leaf in _flat(params).items() if path[0] in depths and path[-1] == "kernel"
     ]
     unordered = {"/".join(path[:-1]): tuple(leaf.shape[1:]) for path, leaf in inside}
     shapes = {path: unordered[path] for path in names if path in unordered}
-    sites = {names[path].format(layer): (path, layer) for path in shapes for layer in layers}
+    sites = {}
+    for path in shapes:
+        depth = depths[path.split("/")[0]]
+        below = model.config.layers - depth
+        sites |= {names[path].format(block): (path, below + block) for block in range(depth)}
     return Base(
         model=model, params=params, fingerprint=prints, sites=sites,
         shapes=shapes,
@@ -149,32 +174,40 @@ def _base(model: Model, params: PyTree, prints: str, folder: Path | None) -> Bas
 
 
 def _homes(model: Model, params: PyTree, folder: Path | None) -> Homes:
+    flat = _flat(params)
+    whole = whole_of(model.config, flat, list(_entries(model, flat)), folder)
+    if isinstance(model, Seq2Seq):
+        return Homes({}, model.config.width, whole)
     names, layers = HOMES["encoder" if isinstance(model, Encoder) else "decoder"], range(model.config.layers)
     modules = {name.format(layer): (path, layer) for path, name in names.items() for layer in layers}
-    flat = _flat(params)
-    return Homes(
-        modules, model.config.width, whole_of(model.config, flat, list(_entries(model, flat)), folder)
-    )
+    return Homes(modules, model.config.width, whole)
+
+
+def _depths(model: Model) -> dict[str, int]:
+    """The stacks of a model, and how many blocks each has."""
+    return model.config.stacks if isinstance(model, Seq2Seq) else {"layers": model.config.layers}
 
 
 def _names(model: Model) -> dict[str, str]:
+    if isinstance(model, Seq2Seq):
+        return t5.names_of(model.config)
     return NAMES["encoder" if isinstance(model, Encoder) else "decoder"]
 
 
 def _entries(model: Model, leaves: dict) -> Iterator[Entry]:
     """Every Hugging Face tensor that the parameters `leaves` (by path, with shapes) stand for."""
-    names = _names(model)
+    names, depths = _names(model), _depths(model)
     for path, leaf in leaves.items():
         name = f"{names['/'.join(path[:-1])]}.{LEAVES[path[-1]]}"
-        inside = path[0] == "layers"
+        inside = path[0] in depths
         shape = tuple(leaf.shape[1:] if inside else leaf.shape)
         shape = shape[::-1] if path[-1] == "kernel" else shape
-        for layer in range(model.config.layers) if inside else (None,):
+        for layer in range(depths[path[0]]) if inside else (None,):
             yield Entry(name.format(layer), path, layer, shape)
 
 
 @lru_cache(maxsize=16)
-def _abstract(config: EncoderConfig | DecoderConfig) -> dict[tuple[str, ...], jax.ShapeDtypeStruct]:
+def _abstract(config: Config) -> dict[tuple[str, ...], jax.ShapeDtypeStruct]:
     model = make_model(config)
     tokens = jnp.zeros((1, 1), jnp.int32)
     return _flat(jax.eval_shape(model.init, jax.random.key(0), tokens, tokens == 0)["params"])

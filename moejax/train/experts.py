@@ -91,6 +91,8 @@ def train_together(
     seeds come from names, no quantity is shared, and what pads a smaller rank stays zero.
     """
     names, sites = sorted(rows), sites_of(recipe, base.layers)
+    if base.kind == "seq2seq" and recipe.layers is None:  # one side may have fewer blocks
+        sites = [site for site in sites if site in base.sites.values() or site[0] not in base.shapes]
     recipes = {one: replace(recipe, rank=(ranks or {}).get(one, recipe.rank)) for one in names}
     before = [fresh(base.shapes, one, sites, recipes[one], work.seed) for one in names]
     return together(base, before, rows, recipe.batch, recipe.optimiser, work, name)

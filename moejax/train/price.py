@@ -66,6 +66,8 @@ def operations(adapted: Adapted, base: Base, pool: Pool, tokens: int) -> float:
 
 def _all_layers(base: Base) -> PyTree:
     """Shapes of the parameters of the whole base, where those of its upper layers are given."""
+    if base.kind == "seq2seq":  # is always whole
+        return base.params
 
     def shape(path: tuple[Any, ...], leaf: Any) -> jax.ShapeDtypeStruct:
         stacked = any(getattr(key, "key", None) == "layers" for key in path)

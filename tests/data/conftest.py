@@ -37,6 +37,17 @@ def encoder_tokenizer():
 
 
 @pytest.fixture(scope="session")
+def seq2seq_tokenizer():
+    """Word level, with T5's special tokens."""
+    from tokenizers import models, pre_tokenizers, trainers
+
+    specials = {"pad_token": "<pad>", "eos_token": "</s>", "unk_token": "<unk>"}
+    trainer = trainers.WordLevelTrainer(special_tokens=list(specials.values()))
+    model = models.WordLevel(unk_token="<unk>")
+    return wrapped(model, trainer, pre_tokenizers.Whitespace(), specials, "$A </s>")
+
+
+@pytest.fixture(scope="session")
 def decoder_tokenizer():
     """Byte level, as Llama frames a text: <s> text; no padding token."""
     from tokenizers import models, pre_tokenizers, trainers

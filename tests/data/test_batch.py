@@ -158,3 +158,36 @@ def test_widths_are_bucketed(length, width):
 def test_an_encoder_needs_its_own_tokenizer(review, decoder_tokenizer):
     with pytest.raises(UserError, match=r"no \[CLS\] and \[SEP\] tokens"):
         encode(review, review.rows["train"], decoder_tokenizer, 64, "encoder", labels([review]))
+
+
+def test_seq2seq_keeps_request_and_answer_apart(review, animals, seq2seq_tokenizer):
+    made = encode(review, review.rows["train"], seq2seq_tokenizer, 32, "seq2seq")
+    batch = collate(made, left=True)
+    assert decoded(seq2seq_tokenizer, batch.tokens[0][batch.mask[0]]) == (
+        "a great enjoyable movie is this review positive or negative ? </s>"
+    )
+    np.testing.assert_array_equal(batch.prompt, batch.mask)
+    answers = [
+        decoded(seq2seq_tokenizer, t[real]) for t, real in zip(batch.targets, batch.answer, strict=True)
+    ]
+    assert answers == [f"{row.target} </s>" for row in review.rows["train"]]
+    assert batch.choices is None and batch.pool is None and batch.mask[:, -1].all()
+    each = encode(animals, animals.rows["train"], seq2seq_tokenizer, 32, "seq2seq", answers="each")
+    per_row = [len(animals.options(row)) for row in animals.rows["train"]]
+    assert [line.choice for line in each.lines] == [i for n in per_row for i in range(n)]
+    width, options = widest([made, each])
+    assert collate(made, width=width, options=options).targets.shape == (2, options)
+    with pytest.raises(UserError, match="tokens of its answer exceeds"):
+        collate(made, options=1)
+    none = encode(review, review.rows["train"], seq2seq_tokenizer, 32, "seq2seq", answers="none")
+    assert collate(none).targets is None and collate(none).answer is None
+
+
+def test_a_seq2seq_window_is_the_requests(review, seq2seq_tokenizer, encoder_tokenizer):
+    whole = encode(review, review.rows["train"], seq2seq_tokenizer, 200, "seq2seq")
+    cut = encode(review, review.rows["train"], seq2seq_tokenizer, whole.longest - 2, "seq2seq")
+    assert whole.cut == 0 < cut.cut and cut.longest == whole.longest - 2
+    assert [line.tokens[-1] for line in cut.lines] == [seq2seq_tokenizer.eos_token_id] * len(cut.lines)
+    assert [line.said for line in cut.lines] == [line.said for line in whole.lines]
+    with pytest.raises(UserError, match="no end token"):
+        encode(review, review.rows["train"], encoder_tokenizer, 32, "seq2seq")

@@ -25,7 +25,7 @@ ASKED, CHOICES = "which animal", ("the cat", "the garden today", "paris")
 def bases(tmp_path_factory):
     return {
         kind: load(getattr(tiny_folder, kind)(tmp_path_factory.mktemp(kind)))
-        for kind in ("encoder", "decoder")
+        for kind in ("encoder", "decoder", "seq2seq")
     }
 
 
@@ -91,7 +91,28 @@ def test_a_decoders_are_sums_over_the_answers_tokens(bases):
             assert np.isclose(value, sum(logp[at + i, token] for i, token in enumerate(answer)), atol=2e-3)
 
 
-@pytest.mark.parametrize("kind", ["encoder", "decoder"])
+def test_a_seq2seqs_are_sums_over_the_answers_tokens(bases):
+    base = bases["seq2seq"]
+    bare = {"params": base.params, "bank": uniform(base)[1]["bank"], "router": {}}
+    found, end = (
+        log_probabilities(base, Adapted(base.model), bare, TEXTS, ASKED, CHOICES),
+        base.tokenizer.eos_token_id,
+    )
+    for text, row in zip(TEXTS, found, strict=True):
+        request = jnp.asarray([[*tokens(base, text), *tokens(base, f" {ASKED}"), end]])
+        for choice, value in zip(CHOICES, row, strict=True):
+            answer = [*tokens(base, choice), end]
+            fed, seen = (
+                jnp.asarray([[base.model.config.begin, *answer[:-1]]]),
+                jnp.ones((1, len(answer)), bool),
+            )
+            states, _ = base.model.apply({"params": base.params}, request, request >= 0, fed, seen)
+            logits = base.model.apply({"params": base.params}, states, method="head")[0]
+            logp = np.asarray(jax.nn.log_softmax(logits.astype(jnp.float32), axis=-1))
+            assert np.isclose(value, sum(logp[i, token] for i, token in enumerate(answer)), atol=2e-3)
+
+
+@pytest.mark.parametrize("kind", ["encoder", "decoder", "seq2seq"])
 def test_experts_matter_and_neighbours_do_not(bases, kind):
     base = bases[kind]
     found = asked(base)

@@ -35,6 +35,25 @@ def entropy(w):
     return -np.sum(p * np.log(np.where(p > 0, p, 1)), axis=-1)
 
 
+def test_a_seq2seq_has_tokens_on_both_sides():
+    """A text's tokens are counted below, those that the decoder is fed above."""
+    fit = worlds.fitted("seq2seq", "arrow")
+    some = worlds.batch(worlds.standard("seq2seq"))._replace(weight=jnp.array([1.0, 1, 1, 0]))
+    found, weights = look(fit.arrays, some, adapted=fit.adapted), worlds.look(fit, some)[1]
+    texts, fed = (
+        np.asarray(some.mask),
+        np.asarray(some.answer),
+    )  # the start token stands where the first answer's does
+    for path, sums in found.sites.items():
+        real = (fed if path.startswith("layers/") else texts) * np.array([[1], [1], [1], [0]])
+        np.testing.assert_allclose(
+            sums.weight, np.einsum("bt,lbte->le", real, weights[path]), rtol=1e-4, atol=1e-4
+        )
+        assert sums.positions == real.sum()
+    below = [np.asarray(w) for path, w in weights.items() if not path.startswith("layers/")]
+    assert found.each.shape == below[0].shape[1:]
+
+
 @pytest.mark.parametrize(
     ("line", "unit"), [("phatgoose", "token"), ("mole(matrix)", "request"), ("uniform", "task")]
 )
