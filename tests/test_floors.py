@@ -12,7 +12,7 @@ FLOORS = (
     ("types", "taxonomy", "survey"),
     ("experts", "routing", "aggregation", "parallel"),
     ("models", "data", "embed"),
-    ("site", "joint", "adapted", "composed", "either", "places", "contract"),
+    ("site", "joint", "adapted", "loss", "composed", "either", "places", "contract"),
     ("train", "evaluate", "report"),
     ("methods",),
     ("config", "load_config", "method_row", "cli", "stages", "advise", "commands", "__main__"),

@@ -21,11 +21,12 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from moejax.adapted import Adapted, row_loss
+from moejax.adapted import Adapted
 from moejax.contract import Fitted, Grants, Method
 from moejax.experts.bank import size
 from moejax.experts.merge import Mode
 from moejax.experts.pool import Pool
+from moejax.loss import row_loss
 from moejax.models.base import Base
 from moejax.places import LINEARS, Lora
 from moejax.survey import CARDS

@@ -22,13 +22,14 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from moejax.adapted import Adapted, entropy
+from moejax.adapted import Adapted
 from moejax.contract import Fitted, Grants, Method, chosen_kind, count, one_stack, plain_arrays
 from moejax.experts.bank import size
 from moejax.experts.merge_deltas import patched, task_vector
 from moejax.experts.pool import Pool
 from moejax.experts.stacks import Deltas
 from moejax.joint import Next, Site
+from moejax.loss import entropy
 from moejax.models.base import Base
 from moejax.places import LINEARS, Lora, Uniform
 from moejax.survey import CARDS

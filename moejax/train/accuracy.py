@@ -7,8 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from moejax.adapted import Adapted, loss_of, score
+from moejax.adapted import Adapted, score
 from moejax.contract import Rows
+from moejax.loss import loss_of
 from moejax.train.rows import batches
 from moejax.types import Batch, PyTree
 

@@ -9,7 +9,8 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Int
 
-from moejax.adapted import Adapted, row_loss
+from moejax.adapted import Adapted
+from moejax.loss import row_loss
 from moejax.train.optimiser import Optimiser, transformation
 from moejax.train.overlay import overlay
 from moejax.types import Batch, PRNGKey, PyTree

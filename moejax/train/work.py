@@ -13,7 +13,8 @@ import jax
 import numpy as np
 from tqdm import tqdm
 
-from moejax.adapted import Adapted, row_loss
+from moejax.adapted import Adapted
+from moejax.loss import row_loss
 from moejax.train import tree_file
 from moejax.train.checkpoint import Checkpoints
 from moejax.train.optimiser import Optimiser

@@ -12,12 +12,13 @@ import world as worlds
 from joint_case import batch_of, close, jit, loop, same
 from reference import Reference, softmax
 
-from moejax.adapted import Adapted, head, prefix, row_loss, run, score, start, step
+from moejax.adapted import Adapted, head, prefix, run, score, start, step
 from moejax.aggregation.cross_attention import attend, project
 from moejax.composed import LAYERS
 from moejax.contract import Fitted
 from moejax.evaluate import router_file
 from moejax.experts.pool import pool_of
+from moejax.loss import row_loss
 from moejax.methods.calm import METHOD, Config, adapt, connected, fresh
 from moejax.models.block import slice_layers
 from moejax.models.decoder import DecoderConfig

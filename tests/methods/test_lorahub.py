@@ -10,9 +10,9 @@ import tiny
 import world as worlds
 from one_linear import base_of, lora, pool, random_loras, run, sizes
 
-from moejax.adapted import row_loss
 from moejax.contract import Fitted
 from moejax.evaluate.grants import Grants, Target
+from moejax.loss import row_loss
 from moejax.methods import lorahub
 from moejax.methods.lorahub import METHOD, Config, adapt, cross_entropy, draw, penalised
 from moejax.train.work import Work

@@ -12,9 +12,10 @@ import world as worlds
 from one_linear import PATH, base_of, lora, pool, random_loras, run, sizes
 from stand_in import here, request
 
-from moejax.adapted import Adapted, row_loss
+from moejax.adapted import Adapted
 from moejax.contract import Fitted
 from moejax.experts import lora as loras_
+from moejax.loss import row_loss
 from moejax.methods import meteora
 from moejax.methods.meteora import METHOD, Config, Identified, Loss, adapt, cross_entropy
 from moejax.places import LINEARS, Lora

@@ -12,9 +12,10 @@ import tiny
 import world as worlds
 from stand_in import Here, here, request
 
-from moejax.adapted import row_loss, run
+from moejax.adapted import run
 from moejax.contract import Fitted
 from moejax.experts.pool import pool_of
+from moejax.loss import row_loss
 from moejax.methods.mole import METHOD, RATE, Config, Gate, Loss, Mixed, Share, adapt, normalise, unbalance
 from moejax.models.stream import tile
 from moejax.routing import select

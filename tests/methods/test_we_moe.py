@@ -11,10 +11,11 @@ import world as worlds
 from stand_in import here, request
 from we_moe_case import arrays_of, close, constant, hidden, some_pool
 
-from moejax.adapted import Adapted, entropy
+from moejax.adapted import Adapted
 from moejax.contract import Fitted
 from moejax.experts import bank as banks
 from moejax.experts.bank import size
+from moejax.loss import entropy
 from moejax.methods import task_arithmetic
 from moejax.methods.we_moe import METHOD, PATH, Config, Decide, adapt, routers, scored
 from moejax.places import LINEARS, Lora, Uniform

@@ -11,7 +11,8 @@ import pytest
 import tiny
 import tiny_folder
 
-from moejax.adapted import Adapted, entropy, head, prefix, row_loss, run, score, start, step
+from moejax.adapted import Adapted, head, prefix, run, score, start, step
+from moejax.loss import entropy, row_loss
 from moejax.models.distance import bucket_of, bucketed
 from moejax.models.generate import generate
 from moejax.models.seq2seq import said

@@ -7,7 +7,8 @@ import pytest
 import tiny
 import world as worlds
 
-from moejax.adapted import row_loss, score
+from moejax.adapted import score
+from moejax.loss import row_loss
 from moejax.train.accuracy import accuracy, qualities
 
 

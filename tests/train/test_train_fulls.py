@@ -10,10 +10,11 @@ import optax
 import pytest
 import tiny
 
-from moejax.adapted import Adapted, prefix, row_loss, score
+from moejax.adapted import Adapted, prefix, score
 from moejax.experts.bank import Bank
 from moejax.experts.merge_deltas import patched, task_vector
 from moejax.experts.pool import pool_of
+from moejax.loss import row_loss
 from moejax.models.block import slice_layers
 from moejax.train.fulls import FullRecipe, train_fulls
 from moejax.train.optimiser import Optimiser
