@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import flax.linen as nn
@@ -15,6 +16,7 @@ from moejax.experts.merge import Mode
 from moejax.experts.stacks import Stack
 from moejax.joint import Next, Places, Site
 from moejax.models.layers import Join
+from moejax.models.norms import HeadNorm, ShiftedNorm, rms
 from moejax.routing import select
 from moejax.types import Batch, PRNGKey, PyTree, Weights
 
@@ -22,7 +24,7 @@ LINEARS = "*layers/*/*"  # every linear of every block; where no expert adapts o
 NORMS = (
     "*layers/*norm"  # every norm of every block, likewise; it goes before LINEARS, which matches some of them
 )
-SUBLAYERS = ("*layers/attn", "*layers/mlp", "*layers/attn_join", "*layers/mlp_join")
+SUBLAYERS = ("*layers/attn", "*layers/mlp", "*layers/*_join")  # a parallel block has one join
 Score = Callable[[Site, Array], Weights]
 
 
@@ -63,8 +65,13 @@ class Lora:
             x = dropped(x, self.dropout, site.key)
             if isinstance(stack, Stack):
                 return getattr(formulations, self.mode)(x, stack, slot, weights).astype(y.dtype)
-            if isinstance(site.module, nn.LayerNorm | nn.RMSNorm):
+            if isinstance(site.module, nn.LayerNorm | nn.RMSNorm | ShiftedNorm):
                 return deltas.gain(normed(site.module, x), stack, slot, weights).astype(y.dtype)
+            if isinstance(site.module, HeadNorm):
+                heads = rms(x.reshape(*x.shape[:2], -1, site.module.size), site.module.epsilon)
+                gain = partial(deltas.gain, stack=stack, slot=slot, weights=weights)
+                each = jax.vmap(gain, in_axes=2, out_axes=2)
+                return each(heads).astype(y.dtype).reshape(y.shape)
             return deltas.output(x, stack, slot, weights).astype(y.dtype)
 
         if stack.scale.shape[0] == stack.slot.shape[0]:  # every layer is adapted
@@ -72,7 +79,9 @@ class Lora:
         return y + jax.lax.cond(slot >= 0, delta, lambda x: jnp.zeros_like(y), x)
 
 
-def normed(module: nn.LayerNorm | nn.RMSNorm, x: Float[Array, "b t d"]) -> Float[Array, "b t d"]:
+def normed(
+    module: nn.LayerNorm | nn.RMSNorm | ShiftedNorm, x: Float[Array, "b t d"]
+) -> Float[Array, "b t d"]:
     """What a norm multiplies by its gain, float32: (x - mean) / sqrt(variance + eps), in RMSNorm without the mean."""
     x = x.astype(jnp.float32)
     if isinstance(module, nn.LayerNorm):

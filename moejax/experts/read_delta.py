@@ -81,6 +81,6 @@ def _read(folder: Path, name: str, leaf: Leaf, files: Mapping[str, Stored]) -> n
 def _delta(found: Mapping[str, np.ndarray], module: str, whole: Whole) -> Delta:
     """Both leaves, zeros for one that does not differ; a gain [d] becomes a matrix of one row."""
     leaf = whole.leaves[f"{module}.weight"]
-    shape = leaf.shape[::-1] if leaf.turned else (1, *leaf.shape)
+    shape = leaf.shape[::-1] if leaf.turned else leaf.shape if len(leaf.shape) == 2 else (1, *leaf.shape)
     w = found["w"].reshape(shape) if "w" in found else np.zeros(shape, np.float32)
     return Delta(w, found["bias"] if "bias" in found else np.zeros(shape[1], np.float32))

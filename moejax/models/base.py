@@ -92,10 +92,17 @@ def fingerprint(tensors: Mapping[str, np.ndarray] | Iterable[tuple[str, np.ndarr
     (position_ids) change nothing. Takes a mapping, or pairs one at a time: no two need be in memory.
     """
     pairs: Iterable[tuple[str, Any]] = tensors.items() if isinstance(tensors, Mapping) else tensors  # type: ignore[assignment]
-    lines = [_line(name, values) for full, values in pairs if (name := canonical(full)) is not None]
-    return hashlib.sha256("\n".join(sorted(lines)).encode()).hexdigest()
+    return sealed(line(name, np.shape(values), [values]) for name, values in pairs)
 
 
-def _line(name: str, values: np.ndarray) -> str:
-    data = np.ascontiguousarray(values, dtype="<f4")
-    return f"{name} {list(data.shape)} {hashlib.sha256(data.tobytes()).hexdigest()}"
+def sealed(lines: Iterable[str | None]) -> str:
+    """The fingerprint, from the `line` of each parameter."""
+    return hashlib.sha256("\n".join(sorted(one for one in lines if one is not None)).encode()).hexdigest()
+
+
+def line(name: str, shape: tuple[int, ...], pieces: Iterable[np.ndarray]) -> str | None:
+    """What a fingerprint has of one parameter, given in pieces, first rows first; None of a buffer."""
+    known, digest = canonical(name), hashlib.sha256()
+    for values in pieces:
+        digest.update(np.ascontiguousarray(values, dtype="<f4").data)
+    return None if known is None else f"{known} {list(shape)} {digest.hexdigest()}"

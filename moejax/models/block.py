@@ -7,28 +7,37 @@ import flax.linen as nn
 import jax
 from jaxtyping import Array, Int
 
-from moejax.models.layers import MLP, Attention, BlockConfig, Join, make_norm
+from moejax.models.layers import MLP, Attention, BlockConfig, Join
+from moejax.models.norms import make_norm
 from moejax.models.stream import Context, Stream
 from moejax.types import PyTree
 
 
 class Block(nn.Module):
-    """Attention and MLP, each closed by a Join; norms before the sub-layers unless `config.post`."""
+    """Attention and MLP, each closed by a Join; norms before the sub-layers unless `config.post`.
+
+    parallel: both read one norm of the stream, and `mlp_join` closes them together.
+    """
 
     config: BlockConfig
 
     def setup(self):
         c = self.config
-        self.attn, self.attn_join = Attention(c), Join(c)
-        self.mlp, self.mlp_join = MLP(c), Join(c)
+        self.attn, self.mlp, self.mlp_join = Attention(c), MLP(c), Join(c)
+        if not c.parallel:
+            self.attn_join = Join(c)
         if not c.post:
             self.attn_norm = make_norm(c.norm, c.eps, c.dtype)
-            self.mlp_norm = make_norm(c.norm, c.eps, c.dtype)
+            if not c.parallel:
+                self.mlp_norm = make_norm(c.norm, c.eps, c.dtype)
 
     def __call__(self, carry: Stream, ctx: Context, layer: Int[Array, ""]) -> tuple[Stream, None]:
         """The stream after this block; `layer` is its number, counted from the bottom of the whole base."""
         x, cache = carry
-        h, cache = self.attn(x if self.config.post else self.attn_norm(x), ctx, layer, cache)
+        read = x if self.config.post else self.attn_norm(x)
+        h, cache = self.attn(read, ctx, layer, cache)
+        if self.config.parallel:
+            return Stream(self.mlp_join(x, h + self.mlp(read)), cache), None
         x = self.attn_join(x, h)
         h = self.mlp(x if self.config.post else self.mlp_norm(x))
         return Stream(self.mlp_join(x, h), cache), None

@@ -1,32 +1,38 @@
 """Configs: from a Hugging Face config.json to ours, checked, and back."""
 
-from dataclasses import fields
-from typing import Any
+from dataclasses import fields, replace
+from functools import lru_cache
+from typing import Any, cast
 
 from moejax.models import t5
 from moejax.models.decoder import DecoderConfig
 from moejax.models.encoder import EncoderConfig
-from moejax.models.families import FAMILIES, REQUIRED
-from moejax.models.layers import Rotary
+from moejax.models.families import FAMILIES, REQUIRED, Family
+from moejax.models.positions import hf_rotary, hf_windows, is_number, rotary, windows
 from moejax.models.seq2seq import Seq2SeqConfig
 from moejax.types import UserError
+
+Config = EncoderConfig | DecoderConfig | Seq2SeqConfig
 
 _ACTIVATIONS = {
     "gelu": "gelu", "gelu_new": "gelu_tanh", "gelu_pytorch_tanh": "gelu_tanh", "relu": "relu", "silu": "silu",
     "swish": "silu",
 }  # fmt: skip
 _SIZES = {
-    "vocab", "width", "layers", "heads", "kv_heads", "hidden", "head_dim", "window", "positions", "types",
-    "encoder_layers", "decoder_layers", "buckets", "most",
+    "vocab", "width", "layers", "heads", "kv_heads", "hidden", "head_dim", "window", "positions", "types", "learned",
+    "query", "encoder_layers", "decoder_layers", "buckets", "most",
 }  # fmt: skip
-_STRETCH = {
-    "factor": "factor", "low": "low_freq_factor", "high": "high_freq_factor",
-    "original": "original_max_position_embeddings",
-}  # fmt: skip
-_ROTARY_KEYS = {"default": (), "linear": ("factor",), "llama3": tuple(_STRETCH)}
-
-
-Config = EncoderConfig | DecoderConfig | Seq2SeqConfig
+_OPTIONAL = {
+    "kv_heads",
+    "hidden",
+    "head_dim",
+    "window",
+    "cap",
+    "head_cap",
+    "decoder_layers",
+}  # null means without, or as another
+_OURS = ("remat", "temperature")  # what no config.json says
+MOST = 2**31 - 1
 
 
 def configure(hf: dict[str, Any], source: str, dtype: str = "float32") -> Config:
@@ -46,7 +52,7 @@ def configure(hf: dict[str, Any], source: str, dtype: str = "float32") -> Config
         raise UserError(f"{source}: model_type is {name!r}; expected one of {', '.join(FAMILIES)}")
     family = FAMILIES[name]
     for key, value in family.only.items():
-        if hf.get(key, value) != value:
+        if hf.get(key) not in (None, value):
             raise UserError(f"{source}: {key} is {hf[key]!r}, but moejax computes {name} with {value!r} only")
     values = {
         ours: _value(hf, theirs, default, ours, source) for ours, (theirs, default) in family.fields.items()
@@ -54,13 +60,39 @@ def configure(hf: dict[str, Any], source: str, dtype: str = "float32") -> Config
     values |= family.fixed
     if family.kind == "seq2seq":
         return t5.configured(values, hf, source, dtype)
-    if family.kind == "encoder":
-        config = EncoderConfig(**values, dtype=dtype)
-    else:
-        values["kv_heads"] = values["kv_heads"] or values["heads"]
-        config = DecoderConfig(**values, rotary=rotary(hf, source), dtype=dtype)
+    values["dtype"] = dtype
+    config = (
+        _encoder(hf, source, family, values)
+        if family.kind == "encoder"
+        else _decoder(hf, source, family, values)
+    )
     check(config, source)
     return config
+
+
+def _encoder(hf: dict[str, Any], source: str, family: Family, values: dict[str, Any]) -> EncoderConfig:
+    if family.offset:
+        pad = hf.get("pad_token_id", 1)
+        if type(pad) is not int or not 0 <= pad < values["positions"] - 1:
+            raise UserError(
+                f"{source}: pad_token_id is {pad!r}; expected a whole number below max_position_embeddings, "
+                "since positions begin behind it"
+            )
+        values |= {"offset": pad + 1, "positions": values["positions"] - pad - 1}
+    return EncoderConfig(**values)
+
+
+def _decoder(hf: dict[str, Any], source: str, family: Family, values: dict[str, Any]) -> DecoderConfig:
+    values["kv_heads"] = values["kv_heads"] or values["heads"]
+    values["hidden"] = values["hidden"] or 4 * values["width"]
+    window = values.pop("window", None)
+    window, local = windows(hf, source, family, window, values["layers"])
+    if "rotary" not in values:
+        full, near = rotary(hf, source, family)
+        if near is not None and window is not None and local is None:
+            full = near
+        values |= {"rotary": full, "local_rotary": near if local else None}
+    return DecoderConfig(**values, window=window, local=local)
 
 
 def _value(hf: dict[str, Any], theirs: str, default: Any, ours: str, source: str) -> Any:
@@ -68,51 +100,37 @@ def _value(hf: dict[str, Any], theirs: str, default: Any, ours: str, source: str
     if value is REQUIRED:
         raise UserError(f"{source}: {theirs} is missing")
     if ours == "activation":
-        if value not in _ACTIVATIONS:
+        if not isinstance(value, str) or value not in _ACTIVATIONS:
             raise UserError(f"{source}: {theirs} is {value!r}; expected one of {', '.join(_ACTIVATIONS)}")
         return _ACTIVATIONS[value]
-    if ours in _SIZES:
-        good = (value is None and default is not REQUIRED) or (type(value) is int and 0 < value < 2**31)
+    if value is None and ours in _OPTIONAL and default is not REQUIRED:
+        return None
+    if type(default) is bool:
+        good, expected = type(value) is bool, "true or false"
+    elif ours in _SIZES:
+        good, expected = type(value) is int and 0 < value <= MOST, f"a whole number from 1 to {MOST}"
     else:
-        good = type(value) is bool if type(default) is bool else isinstance(value, (int, float)) and value > 0
+        good, expected = is_number(value), "a number above 0"
     if not good:
-        expected = (
-            "true or false"
-            if type(default) is bool
-            else "a whole number from 1 to 2147483647"
-            if ours in _SIZES
-            else "a number above 0"
-        )
         raise UserError(f"{source}: {theirs} is {value!r}; expected {expected}")
-    return value
+    return value if type(default) is bool or ours in _SIZES else float(cast(float, value))
 
 
-def rotary(hf: dict[str, Any], source: str) -> Rotary:
-    """Rotary settings, from `rope_parameters` or from the older `rope_theta` and `rope_scaling`."""
-    key = "rope_parameters" if hf.get("rope_parameters") else "rope_scaling"
-    given = hf.get(key) or {}
-    if not isinstance(given, dict):
-        raise UserError(f"{source}: {key} is {given!r}; expected an object")
-    kind = given.get("rope_type", given.get("type", "default"))
-    if given.get("partial_rotary_factor", 1.0) != 1.0 or kind not in _ROTARY_KEYS:
-        raise UserError(f"{source}: rotary type {kind!r}, or its part of a head, is not known here")
-    numbers = {"rope_theta": hf.get("rope_theta", 10000.0)} | given
-    for name in ("rope_theta", *(_STRETCH[ours] for ours in _ROTARY_KEYS[kind])):
-        if type(numbers.get(name)) not in (int, float) or numbers[name] <= 0:
-            raise UserError(f"{source}: rotary type {kind!r} needs a number above 0 under {name}")
-    stretch = {ours: numbers[_STRETCH[ours]] for ours in _ROTARY_KEYS[kind]}
-    return Rotary(float(numbers["rope_theta"]), "none" if kind == "default" else kind, **stretch)
-
-
-def check(config: EncoderConfig | DecoderConfig, source: str) -> None:
+def check(config: Config, source: str) -> None:
     """Raise UserError unless the sizes fit each other."""
     block = config.block
     if config.width % config.heads and getattr(config, "head_dim", None) is None:
         raise UserError(f"{source}: width {config.width} does not divide into {config.heads} heads")
     if block.heads % block.kv_heads:
         raise UserError(f"{source}: {block.heads} heads do not divide into {block.kv_heads} key-value heads")
-    if block.rotary is not None and block.head_dim % 2:
-        raise UserError(f"{source}: rotary positions need an even head size, not {block.head_dim}")
+    if block.heads * block.head_dim > MOST or block.hidden > MOST // 2:
+        raise UserError(
+            f"{source}: {block.heads} heads of {block.head_dim} and {block.hidden} hidden are too many"
+        )
+    if block.rotary is not None:
+        turned = block.rotary.turned(block.head_dim)
+        if turned % 2 or not turned:
+            raise UserError(f"{source}: rotary positions need an even head size, not {turned}")
 
 
 def hf_config(config: Config) -> dict[str, Any]:
@@ -120,33 +138,61 @@ def hf_config(config: Config) -> dict[str, Any]:
 
     Raises UserError where no family has that combination of options.
     """
+    return _back(config, FAMILIES[family_of(config)], family_of(config))
+
+
+@lru_cache(maxsize=256)
+def family_of(config: Config) -> str:
+    """The first family that has the options of a config. Raises UserError where there is none."""
     if isinstance(config, Seq2SeqConfig):
-        name, extra = "t5", t5.described(config)
-    elif isinstance(config, EncoderConfig):
-        name, extra = "bert", {"architectures": ["BertModel"]}
-    else:
-        name = "mistral" if config.window else "qwen2" if config.qkv_bias and not config.out_bias else "llama"
-        extra = {
-            "architectures": [f"{name.capitalize()}ForCausalLM"],
-            "rope_parameters": _hf_rotary(config.rotary),
-        }
-    back = {
+        return "t5"
+    kind, fewest = (
+        "encoder" if isinstance(config, EncoderConfig) else "decoder",
+        [f.name for f in fields(config)],
+    )
+    for name, family in FAMILIES.items():
+        if family.kind == kind:
+            lost = _lost(config, family, name)
+            if not lost:
+                return name
+            fewest = min(fewest, lost, key=len)
+    option = fewest[0]
+    raise UserError(f"no known family has {option}={getattr(config, option)!r} together with the rest")
+
+
+def _lost(config: Config, family: Family, name: str) -> list[str]:
+    """The options of a config that a family cannot say."""
+    names = [f.name for f in fields(config) if f.name not in _OURS]
+    try:
+        again = configure(_back(config, family, name), "this config", config.dtype)
+    except UserError:
+        return names
+    if isinstance(config, DecoderConfig) and isinstance(again, DecoderConfig) and "head_dim" in family.fields:
+        again = replace(
+            again, head_dim=config.head_dim if again.block.head_dim == config.block.head_dim else 0
+        )
+    return [name for name in names if getattr(again, name) != getattr(config, name)]
+
+
+def _back(config: Config, family: Family, name: str) -> dict[str, Any]:
+    if isinstance(config, Seq2SeqConfig):
+        said = {theirs: getattr(config, ours) for ours, (theirs, _) in family.fields.items()}
+        return {"model_type": name} | said | t5.described(config)
+    back: dict[Any, str] = {
         ours: theirs for theirs, ours in _ACTIVATIONS.items() if theirs != "swish" and theirs != "gelu_new"
     }
-    found = {"model_type": name} | extra
-    for ours, (theirs, _) in FAMILIES[name].fields.items():
+    found: dict[str, Any] = {"model_type": name, "architectures": [family.wrapper]} | family.said
+    for ours, (theirs, default) in family.fields.items():
         value = getattr(config, ours)
-        if value is not None:
+        if ours == "head_dim" and isinstance(config, DecoderConfig) and default is not None:
+            value = config.block.head_dim
+        if value is not None or default is not None:
             found[theirs] = back[value] if ours == "activation" else value
-    again = configure(found, "this config", config.dtype)
-    lost = [f.name for f in fields(config) if f.name not in ("remat", "temperature")
-            and getattr(again, f.name) != getattr(config, f.name)]  # fmt: skip
-    if lost:
-        raise UserError(f"no known family has {lost[0]}={getattr(config, lost[0])!r} together with the rest")
+    if isinstance(config, DecoderConfig):
+        return found | hf_rotary(config, family) | hf_windows(config, family)
+    if family.offset:
+        found |= {
+            "max_position_embeddings": config.positions + config.offset,
+            "pad_token_id": config.offset - 1,
+        }
     return found
-
-
-def _hf_rotary(rotary: Rotary) -> dict[str, Any]:
-    kind = "default" if rotary.scaling == "none" else rotary.scaling
-    stretch = {_STRETCH[ours]: getattr(rotary, ours) for ours in _ROTARY_KEYS[kind]}
-    return {"rope_type": kind, "rope_theta": rotary.theta} | stretch

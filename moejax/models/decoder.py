@@ -1,19 +1,30 @@
-"""A causal pre-norm decoder: Llama, Mistral, Qwen 2."""
+"""A causal pre-norm decoder: Llama, Mistral, Qwen, Phi, Gemma, GPT-2."""
 
 from dataclasses import dataclass, field
+from functools import partial
 
 import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from moejax.models.block import stacked
-from moejax.models.layers import BlockConfig, Rotary, make_dense, make_norm
+from moejax.models.layers import BlockConfig, Rotary, ScaledEmbed, make_dense
+from moejax.models.norms import Kind, make_norm
 from moejax.models.stream import Cache, Context, Stream, advance, context
+from moejax.types import UserError
 
 
 @dataclass(frozen=True)
 class DecoderConfig:
-    """Sizes and options of a Llama-like decoder; `window` None: every earlier token is seen."""
+    """Sizes and options of a decoder; `window` None: every earlier token is seen.
+
+    local     which layers see the window only; None: all of them
+    local_rotary  rotary positions of those layers; None: as of the others
+    learned   rows of a table of positions, in place of rotary ones; None: rotary
+    scaled    word vectors are multiplied by sqrt(width)
+    head_cap  logits become head_cap tanh(logits / head_cap)
+    The rest as in `BlockConfig`.
+    """
 
     vocab: int
     width: int
@@ -24,7 +35,7 @@ class DecoderConfig:
     head_dim: int | None = None
     activation: str = "silu"
     eps: float = 1e-6
-    rotary: Rotary = field(default_factory=Rotary)
+    rotary: Rotary | None = field(default_factory=Rotary)
     qkv_bias: bool = False
     out_bias: bool = False
     mlp_bias: bool = False
@@ -32,15 +43,31 @@ class DecoderConfig:
     window: int | None = None
     dtype: str = "float32"
     remat: bool = True
+    norm: Kind = "rms"
+    gated: bool = True
+    sandwich: bool = False
+    parallel: bool = False
+    fused: bool = False
+    qk_norm: bool = False
+    cap: float | None = None
+    query: int | None = None
+    local: tuple[bool, ...] | None = None
+    local_rotary: Rotary | None = None
+    learned: int | None = None
+    scaled: bool = False
+    head_bias: bool = False
+    head_cap: float | None = None
 
     @property
     def block(self) -> BlockConfig:
         """The blocks of this decoder."""
         return BlockConfig(
             width=self.width, hidden=self.hidden, heads=self.heads, kv_heads=self.kv_heads,
-            head_dim=self.head_dim or self.width // self.heads, norm="rms", post=False, gated=True,
+            head_dim=self.head_dim or self.width // self.heads, norm=self.norm, post=False, gated=self.gated,
             activation=self.activation, eps=self.eps, qkv_bias=self.qkv_bias, out_bias=self.out_bias,
-            mlp_bias=self.mlp_bias, rotary=self.rotary, dtype=self.dtype,
+            mlp_bias=self.mlp_bias, rotary=self.rotary, dtype=self.dtype, sandwich=self.sandwich,
+            parallel=self.parallel, fused=self.fused, qk_norm=self.qk_norm, cap=self.cap, query=self.query,
+            local=self.local, local_rotary=self.local_rotary,
         )  # fmt: skip
 
 
@@ -52,23 +79,39 @@ def empty_cache(config: DecoderConfig, rows: int, slots: int) -> Cache:
 
 
 class Decoder(nn.Module):
-    """Word embedding, pre-norm blocks with rotary positions, RMSNorm and a head (Touvron et al. 2023)."""
+    """Word embedding, pre-norm blocks, a norm and a head (Radford et al. 2019; Touvron et al. 2023)."""
 
     config: DecoderConfig
 
     def setup(self):
         c, dtype = self.config, jnp.dtype(self.config.dtype)
-        self.embed = nn.Embed(c.vocab, c.width, dtype=dtype, param_dtype=dtype)
+        table = partial(nn.Embed, features=c.width, dtype=dtype, param_dtype=dtype)
+        self.embed = ScaledEmbed(c.vocab, c.width, c.dtype) if c.scaled else table(c.vocab)
+        if c.learned is not None:
+            self.position = table(c.learned)
         self.layers = stacked(c.block, c.remat)
-        self.norm = make_norm("rms", c.eps, c.dtype)
+        self.norm = make_norm(c.norm, c.eps, c.dtype)
         if not c.tied:
-            self.lm_head = make_dense(c.vocab, False, c.dtype)
+            self.lm_head = make_dense(c.vocab, c.head_bias, c.dtype)
 
     def start(
         self, tokens: Int[Array, "b t"], mask: Bool[Array, "b t"], cache: Cache | None = None
     ) -> tuple[Float[Array, "b t d"], Context]:
-        """What enters layer 0, and the context of all layers; the tokens stand at `cache.at`."""
-        return self.embed(tokens), context(mask, causal=True, window=self.config.window, cache=cache)
+        """What enters layer 0, and the context of all layers; the tokens stand at `cache.at`.
+
+        Raises UserError where a text or a cache is longer than the table of learned positions.
+        """
+        c = self.config
+        ctx = context(mask, causal=True, window=c.window, cache=cache, mixed=c.local is not None)
+        x = self.embed(tokens)
+        if c.learned is None:
+            return x, ctx
+        slots = ctx.mask.shape[-1]
+        if slots > c.learned:
+            raise UserError(
+                f"{slots} tokens, prompt and answer together, are too many for {c.learned} positions: cut the text"
+            )
+        return x + self.position(ctx.positions), ctx
 
     def part(self, stream: Stream, ctx: Context, layers: Int[Array, "l"]) -> Stream:
         """Run the blocks whose parameters are given; `layers` are their numbers in the whole base."""
@@ -80,7 +123,8 @@ class Decoder(nn.Module):
 
     def head(self, x: Float[Array, "... d"]) -> Float[Array, "... v"]:
         """Logits of the next token, from finished states."""
-        return self.embed.attend(x) if self.config.tied else self.lm_head(x)
+        logits, cap = self.embed.attend(x) if self.config.tied else self.lm_head(x), self.config.head_cap
+        return logits if cap is None else cap * jnp.tanh(logits / cap)
 
     def __call__(
         self, tokens: Int[Array, "b t"], mask: Bool[Array, "b t"], cache: Cache | None = None

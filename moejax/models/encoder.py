@@ -1,4 +1,4 @@
-"""A bidirectional post-norm encoder: BERT, MiniLM."""
+"""A bidirectional post-norm encoder: BERT, MiniLM, RoBERTa."""
 
 from dataclasses import dataclass
 from functools import partial
@@ -8,7 +8,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from moejax.models.block import stacked
-from moejax.models.layers import BlockConfig, make_norm
+from moejax.models.layers import BlockConfig
+from moejax.models.norms import make_norm
 from moejax.models.stream import Cache, Context, Stream, context
 from moejax.types import UserError
 
@@ -17,6 +18,7 @@ from moejax.types import UserError
 class EncoderConfig:
     """Sizes of a BERT-like encoder; `positions` is the longest text, `types` the segment kinds.
 
+    offset: rows of the position table before that of the first token (RoBERTa: number of the padding token + 1).
     `temperature` divides the cosine between a text and a label: the base's own head.
     """
 
@@ -32,6 +34,7 @@ class EncoderConfig:
     dtype: str = "float32"
     remat: bool = True
     temperature: float = 0.05
+    offset: int = 0
 
     @property
     def block(self) -> BlockConfig:
@@ -52,7 +55,8 @@ class Encoder(nn.Module):
     def setup(self):
         c, dtype = self.config, jnp.dtype(self.config.dtype)
         table = partial(nn.Embed, features=c.width, dtype=dtype, param_dtype=dtype)
-        self.embed, self.position, self.type = table(c.vocab), table(c.positions), table(c.types)
+        self.embed, self.type = table(c.vocab), table(c.types)
+        self.position = table(c.positions + c.offset)
         self.embed_norm = make_norm("layer", c.eps, c.dtype)
         self.layers = stacked(c.block, c.remat)
 
@@ -69,7 +73,8 @@ class Encoder(nn.Module):
             given, most = tokens.shape[1], self.config.positions
             raise UserError(f"a text of {given} tokens is too long for {most} positions: cut the text")
         ctx = context(mask, causal=False)
-        x = self.embed(tokens) + self.type(jnp.zeros_like(tokens)) + self.position(ctx.positions)
+        places = ctx.positions + self.config.offset
+        x = self.embed(tokens) + self.type(jnp.zeros_like(tokens)) + self.position(places)
         return self.embed_norm(x), ctx
 
     def part(self, stream: Stream, ctx: Context, layers: Int[Array, "l"]) -> Stream:

@@ -18,17 +18,16 @@ from moejax.types import UserError
 
 
 class Entry(NamedTuple):
-    """One Hugging Face tensor and where it lies in our parameters (layer None: not stacked)."""
+    """One Hugging Face tensor and where it lies in our parameters (layer None: not stacked).
+
+    turned: whether the tensor [out, in] is our kernel [in, out] transposed.
+    """
 
     name: str
     path: tuple[str, ...]
     layer: int | None
     shape: tuple[int, ...]
-
-    @property
-    def turned(self) -> bool:
-        """Whether the Hugging Face tensor [out, in] is our kernel [in, out] transposed."""
-        return self.path[-1] == "kernel"
+    turned: bool
 
 
 def as_stored(flat: Mapping[tuple[str, ...], Any], entry: Entry) -> np.ndarray:

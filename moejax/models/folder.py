@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+from moejax.experts.checkpoint import inside
 from moejax.types import UserError
 
 VOCABULARIES = (
@@ -39,8 +40,12 @@ def locate(source: str | Path) -> Path:
         ) from error
 
 
-def read_tokenizer(folder: Path) -> Any:
-    """The tokenizer of a folder, never running code of it. Raises UserError when there is none."""
+def read_tokenizer(folder: Path, vocab: int | None = None) -> Any:
+    """The tokenizer of a folder, never running code of it.
+
+    Raises UserError when there is none, when a file of it is a link out of the folder, and when it has a token for
+    which a model of `vocab` words has no row. Rows without a token are fine: many models are padded.
+    """
     from transformers import AutoTokenizer
 
     if not any(path for pattern in VOCABULARIES for path in folder.glob(pattern)):
@@ -48,7 +53,15 @@ def read_tokenizer(folder: Path) -> Any:
         raise UserError(
             f"{folder}: no tokenizer can be read (there is none of {names}): copy the base's own there"
         )
+    for file in sorted({file for pattern in WANTED for file in folder.glob(pattern)}):
+        inside(folder, file)
     try:
-        return AutoTokenizer.from_pretrained(str(folder), trust_remote_code=False, local_files_only=True)
+        found = AutoTokenizer.from_pretrained(str(folder), trust_remote_code=False, local_files_only=True)
+        tokens = max(found.get_vocab().values(), default=-1) + 1
     except Exception as error:  # whatever the library raises on a stranger's files
         raise UserError(f"{folder}: no tokenizer can be read ({error})") from error
+    if vocab is not None and tokens > vocab:
+        raise UserError(
+            f"{folder}: the tokenizer has {tokens} tokens, the model rows for {vocab}: they are of two bases"
+        )
+    return found

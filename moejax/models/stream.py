@@ -44,25 +44,30 @@ class Context(NamedTuple):
     """What every block sees beside the stream, made once outside the scan from the mask alone.
 
     positions Int[b, t]; mask Bool[b, 1, t, s]: True where a query may look; at Int[]: the cache slot of
-    the first token (0 without a cache); bias Float[b, h, t, s]: what relative positions add to the logits;
-    memory: of a seq2seq's decoder.
+    the first token (0 without a cache); local: the mask of layers that see a window only, where others do not;
+    bias Float[b, h, t, s]: what relative positions add to the logits; memory: of a seq2seq's decoder.
     """
 
     positions: Int[Array, "b t"]
     mask: Bool[Array, "b 1 t s"]
     at: Int[Array, ""]
+    local: Bool[Array, "b 1 t s"] | None = None
     bias: Float[Array, "b h t s"] | None = None
     memory: Memory | None = None
 
 
 def context(
-    mask: Bool[Array, "b t"], causal: bool, window: int | None = None, cache: Cache | None = None
+    mask: Bool[Array, "b t"],
+    causal: bool,
+    window: int | None = None,
+    cache: Cache | None = None,
+    mixed: bool = False,
 ) -> Context:
     """Positions (running count of real tokens) and attention mask, for padding on either side.
 
     A query sees slots that hold real tokens; if `causal` none after its own, and with `window` none of
-    `window` or more positions before it. With a cache, the slots are the cache's and `mask` is that of the
-    new tokens, which stand at `cache.at`.
+    `window` or more positions before it (`mixed`: in some layers only). With a cache, the slots are the cache's
+    and `mask` is that of the new tokens, which stand at `cache.at`.
     """
     valid, at = (mask, jnp.int32(0)) if cache is None else (_marked(cache, mask), cache.at)
     rows, new, slots = mask.shape[0], mask.shape[1], valid.shape[1]
@@ -71,9 +76,10 @@ def context(
     seen = jnp.broadcast_to(valid[:, None, :], (rows, new, slots))
     if causal:
         seen &= (jnp.arange(slots)[None, :] <= at + jnp.arange(new)[:, None])[None]
-    if window is not None:
-        seen &= positions[:, :, None] - places[:, None, :] < window
-    return Context(positions, seen[:, None], at)
+    if window is None:
+        return Context(positions, seen[:, None], at)
+    near = seen & (positions[:, :, None] - places[:, None, :] < window)
+    return Context(positions, (seen if mixed else near)[:, None], at, near[:, None] if mixed else None)
 
 
 def _marked(cache: Cache, mask: Bool[Array, "b t"]) -> Bool[Array, "b s"]:

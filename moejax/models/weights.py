@@ -4,7 +4,7 @@ import json
 import math
 import os
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
@@ -13,21 +13,22 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from moejax.experts.checkpoint import Stored, canonical, read_json, stored
+from moejax.experts.checkpoint import Stored, canonical, inside, read_json, stored
 from moejax.experts.homes import Homes
 from moejax.models import t5
-from moejax.models.base import Base, fingerprint
-from moejax.models.configs import Config, configure, hf_config
-from moejax.models.decoder import Decoder
+from moejax.models.base import Base, fingerprint, line, sealed
+from moejax.models.configs import Config, configure, family_of, hf_config
+from moejax.models.decoder import Decoder, DecoderConfig
 from moejax.models.encoder import Encoder, EncoderConfig
 from moejax.models.entry import Entry, as_stored, whole_of
-from moejax.models.families import HOMES, LEAVES, NAMES
+from moejax.models.families import FAMILIES, Family
 from moejax.models.folder import locate, read_tokenizer
+from moejax.models.names import LEAVES
 from moejax.models.seq2seq import Seq2Seq, Seq2SeqConfig
 from moejax.types import PyTree, UserError
 
 Model = Encoder | Decoder | Seq2Seq
-Paths = dict[tuple[str, ...], np.ndarray]
+Placing = Callable[[str, tuple[int, ...]], jax.sharding.Sharding | None]
 
 
 def make_model(config: Config) -> Model:
@@ -37,21 +38,39 @@ def make_model(config: Config) -> Model:
     return Encoder(config) if isinstance(config, EncoderConfig) else Decoder(config)
 
 
-def load(source: str | Path, dtype: str = "float32") -> Base:
-    """A base from a Hugging Face folder or hub name, tensor by tensor; `dtype` of parameters and arithmetic.
+def load(source: str | Path, dtype: str = "float32", sharding: Placing | None = None) -> Base:
+    """A base from a Hugging Face folder or hub name; `dtype` of parameters and arithmetic.
 
+    Read tensor by tensor into one stacked leaf after the other, in `dtype`; each goes to its devices before the
+    next is begun. `sharding(path, shape)` says where, None: the default device.
     Raises UserError for a folder, config or file that is absent, damaged, disagreeing or asks for code.
     """
     folder = locate(source)
-    config_file = folder / "config.json"
+    config_file = inside(folder, folder / "config.json")
     config, files = configure(read_json(config_file), str(config_file), dtype), stored(folder)
     model = make_model(config := _settled(config, files))
     shapes = _abstract(config)
-    found = list(_found(_entries(model, shapes), files, folder))
-    arrays = {path: np.empty(leaf.shape, leaf.dtype) for path, leaf in shapes.items()}
-    prints = fingerprint(_filled(arrays, found))
-    params = _tree({path: jnp.asarray(arrays.pop(path)) for path in shapes})
-    return _base(model, params, prints, folder)
+    found: dict[tuple[str, ...], list[tuple[Entry, Stored]]] = {path: [] for path in shapes}
+    for entry, tensor in _found(_entries(model, shapes), files, folder):
+        found[entry.path].append((entry, tensor))
+    leaves: dict[tuple[str, ...], jax.Array] = {}
+    lines: list[str | None] = []
+    for path, leaf in shapes.items():
+        values = np.empty(leaf.shape, leaf.dtype)
+        lines += [line(entry.name, entry.shape, _placed(values, entry, one)) for entry, one in found[path]]
+        where = None if sharding is None else sharding("/".join(path), leaf.shape)
+        leaves[path] = jax.block_until_ready(jax.device_put(values, where))
+        del values
+    return _base(model, _tree(leaves), sealed(lines), folder)
+
+
+def _placed(leaf: np.ndarray, entry: Entry, tensor: Stored) -> Iterator[np.ndarray]:
+    """Put a tensor into its leaf piece by piece, and yield the pieces as they were stored."""
+    target = leaf if entry.layer is None else leaf[entry.layer]
+    target = target.T if entry.turned else target
+    for rows, values in tensor.checked():
+        target[rows] = values
+        yield values
 
 
 def faults(source: str | Path) -> Iterator[str]:
@@ -67,7 +86,8 @@ def faults(source: str | Path) -> Iterator[str]:
     for entry in _entries(model, _abstract(config)):
         try:
             for _, tensor in _found([entry], files, folder):
-                tensor.read()
+                for _ in tensor.checked():
+                    pass
         except UserError as error:
             yield str(error)
 
@@ -91,34 +111,28 @@ def _found(
         yield entry, tensor
 
 
-def _filled(arrays: Paths, found: list[tuple[Entry, Stored]]) -> Iterator[tuple[str, np.ndarray]]:
-    """Put each tensor into `arrays`, and yield it as it was stored."""
-    for entry, tensor in found:
-        values = tensor.read()
-        target = arrays[entry.path] if entry.layer is None else arrays[entry.path][entry.layer]
-        target[...] = values.T if entry.turned else values
-        yield entry.name, values
-
-
 def random_base(config: Config, seed: int = 0, scale: float = 2.0) -> Base:
     """A base of random weights, large enough to show faults: kernels N(0, scale^2 / in).
 
     Each leaf is drawn by its path, so that a base with more layers or options keeps the rest.
     """
-    model = make_model(config)
-    arrays = {
-        path: _draw(path, leaf, seed, scale) * _size(config, path) for path, leaf in _abstract(config).items()
+    model, shifted = make_model(config), isinstance(config, DecoderConfig) and config.norm == "shifted"
+    drawn = {
+        path: _draw(path, leaf, seed, scale, shifted) * _size(config, path)
+        for path, leaf in _abstract(config).items()
     }
-    params = _tree({path: jnp.asarray(values) for path, values in arrays.items()})
+    params = _tree({path: jnp.asarray(values) for path, values in drawn.items()})
     base = _base(model, params, "", None)
     return _base(model, params, fingerprint(hf_tensors(base)), None)
 
 
-def _draw(path: tuple[str, ...], leaf: jax.ShapeDtypeStruct, seed: int, scale: float) -> np.ndarray:
+def _draw(
+    path: tuple[str, ...], leaf: jax.ShapeDtypeStruct, seed: int, scale: float, shifted: bool
+) -> np.ndarray:
     rng = np.random.default_rng([seed, zlib.crc32("/".join(path).encode())])
     noise = rng.standard_normal(leaf.shape, np.float32)
     if path[-1] == "scale":
-        return (1 + 0.3 * noise).astype(leaf.dtype)
+        return ((0 if shifted else 1) + 0.3 * noise).astype(leaf.dtype)
     if path[-1] == "bias":
         return (0.3 * noise).astype(leaf.dtype)
     size = leaf.shape[-1] if path[-1] == "embedding" else leaf.shape[-2]
@@ -155,10 +169,10 @@ def save(base: Base, folder: str | Path) -> None:
 
 def _base(model: Model, params: PyTree, prints: str, folder: Path | None) -> Base:
     names, depths = _names(model), _depths(model)
-    inside = [
+    kernels = [
         (path, leaf) for path, leaf in _flat(params).items() if path[0] in depths and path[-1] == "kernel"
     ]
-    unordered = {"/".join(path[:-1]): tuple(leaf.shape[1:]) for path, leaf in inside}
+    unordered = {"/".join(path[:-1]): tuple(leaf.shape[1:]) for path, leaf in kernels}
     shapes = {path: unordered[path] for path in names if path in unordered}
     sites = {}
     for path in shapes:
@@ -168,19 +182,18 @@ def _base(model: Model, params: PyTree, prints: str, folder: Path | None) -> Bas
     return Base(
         model=model, params=params, fingerprint=prints, sites=sites,
         shapes=shapes,
-        read_tokenizer=None if folder is None else partial(read_tokenizer, folder),
+        read_tokenizer=None if folder is None else partial(read_tokenizer, folder, model.config.vocab),
         folder=None if folder is None else str(folder), homes=_homes(model, params, folder),
     )  # fmt: skip
 
 
 def _homes(model: Model, params: PyTree, folder: Path | None) -> Homes:
+    layers = range(model.config.layers)
+    modules = {name.format(i): (path, i) for path, name in _family(model).homes.items() for i in layers}
     flat = _flat(params)
-    whole = whole_of(model.config, flat, list(_entries(model, flat)), folder)
-    if isinstance(model, Seq2Seq):
-        return Homes({}, model.config.width, whole)
-    names, layers = HOMES["encoder" if isinstance(model, Encoder) else "decoder"], range(model.config.layers)
-    modules = {name.format(layer): (path, layer) for path, name in names.items() for layer in layers}
-    return Homes(modules, model.config.width, whole)
+    return Homes(
+        modules, model.config.width, whole_of(model.config, flat, list(_entries(model, flat)), folder)
+    )
 
 
 def _depths(model: Model) -> dict[str, int]:
@@ -188,22 +201,24 @@ def _depths(model: Model) -> dict[str, int]:
     return model.config.stacks if isinstance(model, Seq2Seq) else {"layers": model.config.layers}
 
 
+def _family(model: Model) -> Family:
+    return FAMILIES[family_of(model.config)]
+
+
 def _names(model: Model) -> dict[str, str]:
-    if isinstance(model, Seq2Seq):
-        return t5.names_of(model.config)
-    return NAMES["encoder" if isinstance(model, Encoder) else "decoder"]
+    return t5.names_of(model.config) if isinstance(model, Seq2Seq) else _family(model).names
 
 
 def _entries(model: Model, leaves: dict) -> Iterator[Entry]:
     """Every Hugging Face tensor that the parameters `leaves` (by path, with shapes) stand for."""
-    names, depths = _names(model), _depths(model)
+    family, names, depths = _family(model), _names(model), _depths(model)
     for path, leaf in leaves.items():
         name = f"{names['/'.join(path[:-1])]}.{LEAVES[path[-1]]}"
-        inside = path[0] in depths
-        shape = tuple(leaf.shape[1:] if inside else leaf.shape)
-        shape = shape[::-1] if path[-1] == "kernel" else shape
-        for layer in range(depths[path[0]]) if inside else (None,):
-            yield Entry(name.format(layer), path, layer, shape)
+        stacked = path[0] in depths
+        shape = tuple(leaf.shape[1:] if stacked else leaf.shape)
+        turned = path[-1] == "kernel" and (family.turned or path == ("lm_head", "kernel"))
+        for layer in range(depths[path[0]]) if stacked else (None,):
+            yield Entry(name.format(layer), path, layer, shape[::-1] if turned else shape, turned)
 
 
 @lru_cache(maxsize=16)

@@ -1,5 +1,6 @@
 import dataclasses
 
+import family_cases
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -45,9 +46,20 @@ def uncached(base, prompts, new):
     return tokens, jnp.stack(values)
 
 
-@pytest.fixture(scope="module", params=[{}, {"window": 3}, {"tied": True, "qkv_bias": True}], ids=str)
+CASES = {
+    "llama": CONFIG,
+    "window": dataclasses.replace(CONFIG, window=3),
+    "biased": dataclasses.replace(CONFIG, tied=True, qkv_bias=True),
+    **{
+        name: dataclasses.replace(family_cases.CASES[name].config, vocab=40)
+        for name in ("phi", "gemma2", "gemma3", "gpt2")
+    },
+}
+
+
+@pytest.fixture(scope="module", params=CASES.values(), ids=CASES)
 def case(request):
-    base = random_base(dataclasses.replace(CONFIG, **request.param), seed=1)
+    base = random_base(request.param, seed=1)
     return base, *uncached(base, PROMPTS, NEW)
 
 

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from family_cases import CASES
 from safetensors.numpy import load_file, save_file
 
 from moejax.models.base import fingerprint
@@ -14,7 +15,7 @@ from moejax.models.configs import configure, hf_config
 from moejax.models.decoder import DecoderConfig
 from moejax.models.encoder import EncoderConfig
 from moejax.models.layers import Rotary
-from moejax.models.weights import hf_tensors, load, random_base, save
+from moejax.models.weights import hf_tensors, load, make_model, random_base, save
 from moejax.types import UserError
 
 ENCODER = EncoderConfig(vocab=30, width=16, layers=3, heads=2, hidden=24, positions=20)
@@ -29,6 +30,15 @@ OPTIONS = {
     "mistral": dataclasses.replace(DECODER, window=5),
     "linear": dataclasses.replace(DECODER, rotary=Rotary(5e5, "linear", 4.0)),
     "llama3": dataclasses.replace(DECODER, rotary=Rotary(5e5, "llama3", 8.0, 1.0, 4.0, 64)),
+    **{
+        name: dataclasses.replace(
+            case.config, head_dim=case.config.block.head_dim if case.family[:4] in ("qwen", "gemm") else None
+        )
+        if isinstance(case.config, DecoderConfig)
+        else case.config
+        for name, case in CASES.items()
+        if case.family not in ("llama", "mistral", "bert")
+    },
 }
 
 
@@ -168,8 +178,10 @@ def test_half_precision_is_chosen_at_loading(tmp_path):
 
 
 def test_save_refuses_what_no_family_has(tmp_path):
-    base = random_base(dataclasses.replace(DECODER, qkv_bias=True, window=4))
-    with pytest.raises(UserError, match="qkv_bias"):
+    base = random_base(DECODER)
+    odd = dataclasses.replace(DECODER, out_bias=True, window=4)
+    base = dataclasses.replace(base, model=make_model(odd))
+    with pytest.raises(UserError, match="no known family has out_bias=True together with the rest"):
         save(base, tmp_path / "new")
     assert not (tmp_path / "new").exists()
 

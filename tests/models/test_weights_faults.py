@@ -2,6 +2,8 @@
 
 import dataclasses
 import json
+from contextlib import suppress
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -36,7 +38,7 @@ def rewrite(folder, change):
 CONFIG_FAULTS = [
     ({"auto_map": {"AutoModel": "code.Model"}}, "auto_map .*code"),
     ({"quantization_config": {"bits": 4}}, "quantization_config .*quantised"),
-    ({"model_type": "mamba"}, "model_type is 'mamba'; expected one of bert, llama, mistral, qwen2"),
+    ({"model_type": "mamba"}, "model_type is 'mamba'; expected one of bert, roberta, .*, gpt2"),
     ({"model_type": REMOVED}, "model_type is None"),
     ({"model_type": ["llama"]}, "model_type is"),
     ({"hidden_size": REMOVED}, "hidden_size is missing"),
@@ -65,7 +67,26 @@ CONFIG_FAULTS = [
     ({"vocab_size": 10**15}, "vocab_size is 1000000000000000"),
     ({"vocab_size": 2**31 - 1}, "embed_tokens.weight is"),
     ({"num_hidden_layers": 10**9}, "hold no model.layers.2"),
-    ({"model_type": "qwen2", "use_sliding_window": True}, "use_sliding_window is True"),
+    (
+        {"rope_parameters": {"rope_type": "longrope"}},
+        "rotary type 'longrope' is not known here; expected one of",
+    ),
+    ({"rope_parameters": {"rope_type": ["linear"]}}, "rotary type .'linear'."),
+    ({"hidden_act": ["silu"]}, "hidden_act is .'silu'."),
+    ({"rms_norm_eps": True}, "rms_norm_eps is True"),
+    ({"rms_norm_eps": 10**400}, "rms_norm_eps is 1000"),
+    ({"head_dim": 2**30}, "4 heads of 1073741824 .* are too many"),
+    ({"model_type": "gemma2", "use_bidirectional_attention": True}, "use_bidirectional_attention is True"),
+    ({"model_type": "gemma2", "layer_types": ["full_attention"]}, "layer_types must say .* each of 2 layers"),
+    ({"model_type": "gemma2", "num_hidden_layers": 10**9}, "num_hidden_layers is 1000000000; expected 10000"),
+    ({"model_type": "gemma3_text", "sliding_window_pattern": 0}, "sliding_window_pattern is 0"),
+    (
+        {"model_type": "qwen2", "use_sliding_window": True, "max_window_layers": "few"},
+        "max_window_layers is 'few'",
+    ),
+    ({"model_type": "phi", "qk_layernorm": True}, "qk_layernorm is True"),
+    ({"model_type": "phi3", "partial_rotary_factor": 2.0}, "partial_rotary_factor 2.0"),
+    ({"model_type": "roberta", "pad_token_id": None}, "pad_token_id is None; expected a whole number below"),
     ({"model_type": "bert", "position_embedding_type": "relative_key"}, "position_embedding_type"),
     ({"vocab_size": 31}, r"embed_tokens.weight is \[30, 16\], but config.json makes it \[31, 16\]"),
     ({"num_hidden_layers": 3}, "hold no model.layers.2"),
@@ -124,6 +145,48 @@ def test_truncated_file(folder, keep):
         load(folder)
 
 
+LINKED = ("config.json", "model.safetensors")
+
+
+@pytest.mark.parametrize("name", LINKED)
+def test_a_link_may_not_leave_the_folder(folder, name, tmp_path_factory):
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
+    (folder / name).rename(elsewhere / name)
+    (folder / name).symlink_to(elsewhere / name)
+    with pytest.raises(UserError, match=f"{name} is a link to .*{name}, which lies outside of the folder"):
+        load(folder)
+
+
+def test_a_link_within_the_folder_and_one_to_the_folder(folder, tmp_path_factory):
+    expected = load(folder).fingerprint
+    (folder / "files").mkdir()
+    for name in LINKED:
+        (folder / name).rename(folder / "files" / name)
+        (folder / name).symlink_to(Path("files") / name)
+    alias = tmp_path_factory.mktemp("alias") / "base"
+    alias.symlink_to(folder)
+    assert load(folder).fingerprint == load(alias).fingerprint == expected
+
+
+def cached(root, folder, repository, blobs):
+    """The folder as the hub's cache keeps it: a snapshot of links into the blobs of a repository."""
+    snapshot, store = root / repository / "snapshots" / "abc", root / blobs / "blobs"
+    snapshot.mkdir(parents=True)
+    store.mkdir(parents=True)
+    for name in LINKED:
+        (store / name).write_bytes((folder / name).read_bytes())
+        (snapshot / name).symlink_to(Path("../../..") / blobs / "blobs" / name)
+    return snapshot
+
+
+def test_the_cache_of_the_hub(folder, tmp_path_factory):
+    root = tmp_path_factory.mktemp("hub")
+    same = cached(root, folder, "models--org--name", "models--org--name")
+    assert load(same).fingerprint == load(folder).fingerprint
+    with pytest.raises(UserError, match="config.json is a link to .*models--org--other"):
+        load(cached(root, folder, "models--org--more", "models--org--other"))
+
+
 def index(folder, weight_map):
     (folder / "model.safetensors").unlink()
     (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": weight_map}))
@@ -159,6 +222,12 @@ def test_senseless_index(folder, weight_map):
 TENSOR_FAULTS = {
     "up_proj.weight holds a NaN": lambda t: t["model.layers.1.mlp.up_proj.weight"].fill(np.nan),
     "norm.weight holds a NaN or an infinity": lambda t: t["model.norm.weight"].fill(np.inf),
+    "up_proj.weight holds a NaN or an infinity": lambda t: t.update(  # of float32, of which the base is made
+        {"model.layers.0.mlp.up_proj.weight": np.full((24, 16), 1e300)}
+    ),
+    "q_proj.weight is of type U8; expected F64": lambda t: t.update(  # as bitsandbytes keeps four bits
+        {"model.layers.0.self_attn.q_proj.weight": np.ones((16, 16), np.uint8)}
+    ),
     "norm.weight is of type I32": lambda t: t.update({"model.norm.weight": np.ones(16, np.int32)}),
     "hold no lm_head.weight": lambda t: t.pop("lm_head.weight"),
     "norm.weight was met before as model.norm.weight": lambda t: t.update(
@@ -183,13 +252,46 @@ def test_tokenizer_is_read_late_and_its_absence_is_said(folder):
         _ = base.tokenizer
 
 
-def test_tokenizer_is_read_once(folder):
+def words(folder, last=1):
+    """A tokenizer of two words, the second of that number."""
     from tokenizers import Tokenizer, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 
-    words = Tokenizer(models.WordLevel({"[UNK]": 0, "hello": 1}, unk_token="[UNK]"))
-    words.pre_tokenizer = pre_tokenizers.Whitespace()
-    PreTrainedTokenizerFast(tokenizer_object=words, unk_token="[UNK]").save_pretrained(folder)
+    made = Tokenizer(models.WordLevel({"[UNK]": 0, "hello": last}, unk_token="[UNK]"))
+    made.pre_tokenizer = pre_tokenizers.Whitespace()
+    PreTrainedTokenizerFast(tokenizer_object=made, unk_token="[UNK]").save_pretrained(folder)
+
+
+def test_a_vocabulary_above_the_embedding(folder):
+    words(folder, last=29)  # the last of 30 rows
+    assert load(folder).tokenizer("hello")["input_ids"] == [29]
+    words(folder, last=30)
+    with pytest.raises(UserError, match="the tokenizer has 31 tokens, the model rows for 30"):
+        _ = load(folder).tokenizer
+
+
+def test_a_tokenizer_that_is_a_link(folder, tmp_path_factory):
+    words(folder)
+    elsewhere = tmp_path_factory.mktemp("elsewhere") / "tokenizer.json"
+    (folder / "tokenizer.json").rename(elsewhere)
+    (folder / "tokenizer.json").symlink_to(elsewhere)
+    with pytest.raises(UserError, match="tokenizer.json is a link to"):
+        _ = load(folder).tokenizer
+
+
+def test_code_beside_a_tokenizer_is_never_run(folder):
+    words(folder)
+    path = folder / "tokenizer_config.json"
+    mapped = {"auto_map": {"AutoTokenizer": [None, "code.Mine"]}, "tokenizer_class": "Mine"}
+    path.write_text(json.dumps(json.loads(path.read_text()) | mapped))
+    (folder / "code.py").write_text(f"open({str(folder / 'ran')!r}, 'w')\nclass Mine: pass\n")
+    with suppress(UserError):
+        _ = load(folder).tokenizer
+    assert not (folder / "ran").exists()
+
+
+def test_tokenizer_is_read_once(folder):
+    words(folder)
     base = load(folder)
     assert base.tokenizer("hello you hello")["input_ids"] == [1, 0, 1]
     assert base.tokenizer is base.tokenizer
