@@ -7,14 +7,19 @@ from typing import Annotated, Any, Literal
 from tyro.conf import arg
 
 from moejax.data import generated
+from moejax.data import rules as rule_tasks
 from moejax.data.generated import SuiteConfig
+from moejax.data.rules import RulesConfig
 from moejax.data.tfds_sets import Fields
 from moejax.method_row import MethodRow, parse_row
 from moejax.train.bottlenecks import BottleneckRecipe
 from moejax.train.experts import Recipe
 from moejax.train.fulls import FullRecipe
+from moejax.train.scratch import ScratchRecipe
 from moejax.types import UserError
 
+TRAINED = "trained"  # a base that the run makes itself
+MADE = ("generated", "rules")  # sources whose tasks are made on the spot
 FREE = (
     "run",
     "seeds",
@@ -33,7 +38,8 @@ class BaseConfig:
     """The base model."""
 
     source: Annotated[str, arg(aliases=["--base"])] = "minilm"
-    """A folder as Hugging Face lays it out, a name on its hub, or `minilm`: the installed MiniLM-L6."""
+    """An encoder or a decoder: a folder as Hugging Face lays it out, a name on its hub, `minilm`, the installed
+    MiniLM-L6, or `trained`: a decoder that the run trains from nothing on its public tasks."""
     beside: Annotated[str, arg(aliases=["--beside"])] = ""
     """A second whole model over the same token ids, of any shape, for methods that work with two; empty: none."""
     dtype: Literal["float32", "bfloat16"] = "float32"
@@ -42,6 +48,8 @@ class BaseConfig:
     """Compute activations of a block again in the backward pass: less memory, a third more time."""
     allow_mismatch: Annotated[bool, arg(aliases=["--allow-base-mismatch"])] = False
     """Take experts although they say that they were trained on another base."""
+    recipe: ScratchRecipe = ScratchRecipe()
+    """The base that the run trains, for `trained`."""
 
 
 @dataclass(frozen=True)
@@ -49,8 +57,8 @@ class DataConfig:
     """Tasks: held-in ones, an expert for each, and held-out ones, which have none."""
 
     source: Annotated[str, arg(aliases=["--data"])] = "generated"
-    """`generated`: the suite; `folder`: the tasks in data.folder (--data-dir implies it); `tfds:NAME`: a prepared
-    TFDS set."""
+    """`generated`: the suite; `rules`: lookup rules; `folder`: the tasks in data.folder (--data-dir implies it);
+    `tfds:NAME`: a prepared TFDS set."""
     folder: Annotated[str | None, arg(aliases=["--data-dir"])] = None
     """Folder of tasks in JSONL, or of prepared TFDS sets."""
     held_in: tuple[str, ...] = ()
@@ -59,7 +67,7 @@ class DataConfig:
     """Names of the held-out tasks; none: the suite's own, or with `pool` all others of the folder."""
     general: tuple[str, ...] = ()
     """Names of public tasks, whose rows belong to no expert and to no held-out task; for `generated` see
-    data.suite.public."""
+    data.suite.public, for `rules` data.rules.public."""
     window: int = 64
     """Tokens of a text and its instruction; what is longer is cut, the instruction never."""
     train_rows: int | None = None
@@ -70,6 +78,8 @@ class DataConfig:
     """At most so many test rows of a task; None: all."""
     suite: SuiteConfig = SuiteConfig()
     """The generated suite, for `generated`."""
+    rules: RulesConfig = RulesConfig()
+    """The lookup rules, for `rules`."""
     fields: Fields = Fields()
     """How a TFDS set that is not moejax's own becomes a task, for `tfds:NAME`."""
 
@@ -85,7 +95,11 @@ class EvaluationConfig:
     samples: int = 1000
     """Resamplings of the paired bootstrap."""
     batch: int = 64
-    """Rows of a batch in evaluation."""
+    """Rows of a batch in evaluation; of a decoder that chooses, texts with one of their options each."""
+    max_new: int = 32
+    """Tokens that a decoder may write as an answer of free text."""
+    stop: tuple[str, ...] = ()
+    """Texts at which such an answer is cut off, beside its end token."""
 
 
 @dataclass(frozen=True)
@@ -128,18 +142,21 @@ class Config:
 
 def check(config: Config) -> Config:
     """The config, if it can be run. Raises UserError naming the first field that cannot be."""
-    data, suite = config.data, config.data.source == "generated"
+    data, suite = config.data, config.data.source in MADE
     if not (suite or data.source == "folder" or data.source.startswith("tfds:")):
-        raise UserError(f"data.source is {data.source!r}: expected generated, folder or tfds:NAME")
+        raise UserError(f"data.source is {data.source!r}: expected generated, rules, folder or tfds:NAME")
     if suite and data.folder is not None:
-        raise UserError("data.folder is given, but data.source is generated: say --data folder to read it")
+        raise UserError(
+            f"data.folder is given, but data.source is {data.source}: say --data folder to read it"
+        )
     if data.source == "folder" and data.folder is None:
         raise UserError("data.source is folder, but data.folder is not given: say --data-dir FOLDER")
     if not suite and not data.held_in and (config.pool is None or data.source != "folder"):
         raise UserError("data.held_in is empty: name the tasks that experts are trained on")
     if suite and data.general:
         raise UserError(
-            "data.general names tasks of a folder or set: for the generated suite give data.suite.public"
+            "data.general names tasks of a folder or set: for the generated suite give data.suite.public, for lookup "
+            "rules data.rules.public"
         )
     if twice := _first_twice(data.held_in + data.held_out + data.general):
         where = (
@@ -155,8 +172,14 @@ def check(config: Config) -> Config:
     for name, value, least in _bounds(config):
         if not (isfinite(value) and value >= least):
             raise UserError(f"{name} is {value}: expected {least} or more")
-    if suite:
+    if config.base.source == TRAINED and config.pool is not None:
+        raise UserError(
+            "base.source is trained, but experts of a pool were made for another base: name that one by --base"
+        )
+    if data.source == "generated":
         generated.check(data.suite)
+    elif data.source == "rules":
+        rule_tasks.check(data.rules)
     rows(config)
     return config
 
@@ -195,7 +218,7 @@ def _bounds(record: Any, prefix: str = "") -> list[tuple[str, int | float, int]]
         elif (
             isinstance(value, int | float)
             and not isinstance(value, bool)
-            and not name.startswith("data.suite")
+            and not name.startswith(("data.suite", "data.rules"))
         ):
             counted = isinstance(value, int) and field.name != "seed"
             found.append((name, value, 1 if counted else 0))

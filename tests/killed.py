@@ -1,5 +1,7 @@
 """`python killed.py BASE RUN [SAVE]`: train.py and eval.py on a tiny base, in a process that may die inside a save.
 
+BASE is a folder, or `trained`: then the run trains a tiny decoder over lookup rules first.
+
 SAVE is a part of a path: the first file or folder of such a path that is about to take its place never does, the
 process kills itself there as SIGKILL does. `metrics` dies in the middle of a line. `limit=BYTES` lets no file grow
 larger, as on a full disk.
@@ -10,6 +12,7 @@ import pathlib
 import resource
 import signal
 import sys
+from dataclasses import replace
 
 from quick_programs import FLAGS
 
@@ -25,11 +28,13 @@ jax.config.update("jax_disable_most_optimizations", True)
 import eval as eval_script  # noqa: E402
 import train as train_script  # noqa: E402
 from moejax.cli import main  # noqa: E402
-from moejax.config import CheckpointConfig, Config, DataConfig, EvaluationConfig  # noqa: E402
+from moejax.config import TRAINED, BaseConfig, CheckpointConfig, Config, DataConfig, EvaluationConfig  # noqa: E402
 from moejax.data.generated import SuiteConfig  # noqa: E402
+from moejax.data.rules import RulesConfig  # noqa: E402
 from moejax.train.experts import Recipe  # noqa: E402
 from moejax.train.metrics import Metrics  # noqa: E402
 from moejax.train.optimiser import Optimiser  # noqa: E402
+from moejax.train.scratch import ScratchRecipe  # noqa: E402
 
 METHODS = ("uniform", "phatgoose(steps=3, batch=4)", "token_gate(steps=3, batch=4)", "best_single")
 
@@ -48,7 +53,16 @@ def config(base: str, run: str) -> Config:
         evaluation=EvaluationConfig(batch=8, samples=50),
         checkpoint=CheckpointConfig(every=0.0),
     )
-    return Config(**{**vars(made), "base": type(made.base)(source=base)})
+    if base != TRAINED:
+        return replace(made, base=BaseConfig(base))
+    return replace(
+        made,
+        base=BaseConfig(TRAINED, recipe=ScratchRecipe(16, 2, 2, 32, 8, Optimiser(3e-3, 4))),
+        data=DataConfig(source="rules", window=16, rules=RulesConfig(0, 2, 1, 1, 6, 4, 12, 8, 4, 6)),
+        experts=replace(made.experts, layers=None),
+        methods=("uniform", "token_gate(steps=3, batch=4)"),
+        evaluation=replace(made.evaluation, max_new=3),
+    )
 
 
 def die_inside(save: str) -> None:

@@ -26,13 +26,18 @@ SAVES = (
     "results.json",
 )  # fmt: skip
 """Parts of the paths that name each kind of save, in the order in which a run comes to them."""
+OF_A_BASE = (
+    "work/base/checkpoints", "work/base/base", "base/model.safetensors", "base/config.json", "stages/base.json",
+    "answers/",
+)  # fmt: skip
+"""Those of a run that trains its own base."""
 
 
 class Runs:
     """Runs of one configuration in folders below `root`."""
 
-    def __init__(self, root: Path):
-        self.root, self.base = root, tiny_folder.encoder(root / "base")
+    def __init__(self, root: Path, base: Path | str | None = None):
+        self.root, self.base = root, base or tiny_folder.encoder(root / "base")
 
     def start(self, run: str, *save: str) -> subprocess.Popen:
         """The command, begun; it has imported everything when it says that it is ready."""
@@ -76,7 +81,7 @@ def whole(runs):
 def left(run: Path) -> dict:
     """What a run leaves, without what may differ: times, and the folder's own name."""
     found: dict = {}
-    for part in ("experts", "routers", "answers"):
+    for part in ("base", "experts", "routers", "answers"):
         for path in sorted((run / part).rglob("*")):
             if path.is_file():
                 found[str(path.relative_to(run))] = path.read_bytes()
@@ -107,6 +112,18 @@ def test_killed_inside_each_kind_of_save(runs, whole):
     assert runs.end("saves") == 0
     check(runs.root / "saves", whole[0])
     assert [line["step"] for line in whole[0]["metrics"] if line["stage"] == "experts"] == [0, 1, 2, 3]
+
+
+def test_a_base_in_training_is_killed_inside_each_kind_of_save(tmp_path):
+    runs = Runs(tmp_path, "trained")
+    assert runs.end("whole") == 0
+    for save in OF_A_BASE:
+        assert runs.end("saves", save) == -9, f"no save of {save!r} was met"
+    assert runs.end("saves") == 0
+    wanted = left(tmp_path / "whole")
+    check(tmp_path / "saves", wanted)
+    assert [line["step"] for line in wanted["metrics"] if line["stage"] == "base"] == [0, 1, 2, 3]
+    assert wanted["base/model.safetensors"]
 
 
 def killed_at_moments(runs, run: str, moments: int, seconds: float, seed: int) -> int:

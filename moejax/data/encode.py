@@ -71,12 +71,14 @@ def encode(
     kind: Literal["encoder", "decoder", "seq2seq"],
     labels: Sequence[str] = (),
     answers: Literal["own", "each", "none"] = "own",
+    end: bool = True,
 ) -> Encoded:
     """Lines of `rows`, none longer than `window` tokens.
 
     labels: encoder, the phrases of the label matrix (`tasks.labels`).
     answers: decoder and seq2seq, one line a row with its target ("own"), one a row and option ("each"), or requests
-    only ("none", for generation). The window of a seq2seq holds the request, without the answer.
+    only ("none", for generation). The window of a seq2seq holds the request, without the answer. end: whether a
+    decoder's answer closes with the end token.
     Raises UserError where a row has no token, or instruction and answer leave the text no room.
     """
     plain = {"add_special_tokens": False, "verbose": False}
@@ -89,7 +91,7 @@ def encode(
     elif kind == "seq2seq":
         lines, cut = _seq2seq(task, rows, texts, tokenizer, window, answers)
     else:
-        lines, cut = _decoder(task, rows, texts, tokenizer, window, answers)
+        lines, cut = _decoder(task, rows, texts, tokenizer, window, answers, end)
     pad = tokenizer.pad_token_id
     return Encoded(kind, lines, cut, 0 if pad is None else pad)
 
@@ -119,11 +121,11 @@ def _encoder(
 
 
 def _decoder(
-    task: Task, rows: Sequence[Row], texts: Texts, tokenizer: Any, window: int, answers: str
+    task: Task, rows: Sequence[Row], texts: Texts, tokenizer: Any, window: int, answers: str, closed: bool
 ) -> tuple[list[Line], int]:
     asked, answered = _cached(tokenizer, "\n{}\n"), _cached(tokenizer, "{}")
     begin = [token for token in tokenizer("")["input_ids"][:1] if token == tokenizer.bos_token_id]
-    end = [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]
+    end = [tokenizer.eos_token_id] if closed and tokenizer.eos_token_id is not None else []
     lines, cut = [], 0
     for number, (row, text) in enumerate(zip(rows, texts, strict=True)):
         options, said = _said(task, number, row, answers)

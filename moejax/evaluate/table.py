@@ -6,14 +6,24 @@ from typing import Any
 from rich.console import Console
 
 from moejax.evaluate import cost_table
-from moejax.evaluate.compare import SIGHT
+from moejax.evaluate.compare import SIGHT, measure, score
 
-DASH, INTERVAL = "–", "± uniform"
+DASH, INTERVAL, BALANCED = "–", "± uniform", "balanced accuracy"
 
 
 def columns(results: Mapping[str, Any]) -> list[str]:
-    """Names of the columns: the method, each split and group with its interval, and the costs."""
-    heads = [f"{split} {group}".strip() for split, group in _cells(results)]
+    """Names of the columns: the method, each split and group with its interval, and the costs.
+
+    What stands in the cells is said in their heads, unless it is balanced accuracy.
+    """
+    said = (
+        ""
+        if measure(results) == BALANCED
+        else measure(results)
+        if " or " not in measure(results)
+        else "score"
+    )
+    heads = [" ".join(filter(None, (split, group, said))) for split, group in _cells(results)]
     return [
         "method",
         *(h for head in heads for h in (head, INTERVAL)),
@@ -47,7 +57,7 @@ def _line(row: Mapping[str, Any], results: Mapping[str, Any]) -> list[str]:
             text += [DASH, ""]
             continue
         against = cell["against_uniform"] if row["label"] != "uniform" else None
-        text += [points(cell["balanced_accuracy"]), interval(against) if against else ""]
+        text += [points(score(cell)), interval(against) if against else ""]
     cost = row["cost"]
     return [
         *text,
@@ -101,7 +111,7 @@ def plain(results: Mapping[str, Any], width: int) -> Iterator[str]:
         if sum(sizes) + 2 * len(sizes) <= width:
             break
     tops = [heads[i].split(" ", 1) for i in kept]
-    yield results["title"]
+    yield f"{results['title']}: {measure(results)}"
     for part in range(2):
         cells = [top[part] if part < len(top) else "" for top in tops]
         yield _aligned(cells, sizes)
@@ -120,9 +130,20 @@ def _aligned(cells: Sequence[str], sizes: Sequence[int]) -> str:
 def note(results: Mapping[str, Any]) -> str:
     """What the numbers are."""
     return (
-        "Balanced accuracy, mean over tasks; ± uniform: accuracy against the uniform merge in points, paired bootstrap "
-        "95% interval; time and memory of one batch beside the bare base."
+        f"{said(results)}, mean over tasks; ± uniform: {compared(results)} against the uniform merge in points, paired "
+        "bootstrap 95% interval; time and memory of one batch beside the bare base."
     )
+
+
+def said(results: Mapping[str, Any]) -> str:
+    """What stands in the cells, as a sentence begins."""
+    name = measure(results).capitalize()
+    return name.replace(" or ", " of a choice or ") + " of a written text" if " or " in name else name
+
+
+def compared(results: Mapping[str, Any]) -> str:
+    """What the intervals are of: not balanced, since rows are resampled."""
+    return measure(results).replace(BALANCED, "accuracy")
 
 
 def markdown(results: Mapping[str, Any]) -> str:

@@ -1,9 +1,11 @@
-"""Balanced accuracy of every method on every task, a heat map for each group of rows."""
+"""The score of every method on every task (balanced accuracy, exact match), a heat map for each group of rows."""
 
 from collections.abc import Mapping, Sequence
 from math import ceil, floor
 from typing import Any
 
+from moejax.evaluate.compare import score
+from moejax.evaluate.table import said
 from moejax.report.heat_map import heat_map
 from moejax.report.html import Html, join, missing
 
@@ -15,21 +17,14 @@ def accuracy(results: Mapping[str, Any]) -> Html:
         return missing("The results hold no accuracies by task.")
     parts = task_parts(results)
     tasks = [task for _, some in parts for task in some]
-    found = [
-        cell["balanced_accuracy"]
-        for row in rows
-        for cells in row["tasks"].values()
-        for cell in cells.values()
-    ]
+    found = [score(cell) for row in rows for cells in row["tasks"].values() for cell in cells.values()]
     scale = floor(10 * min(found)) / 10, ceil(10 * max(found)) / 10
     maps = []
     for group in results.get("groups", [""]):
-        values = [
-            [row["tasks"].get(task, {}).get(group, {}).get("balanced_accuracy") for task in tasks]
-            for row in rows
-        ]
+        cells = [[row["tasks"].get(task, {}).get(group) for task in tasks] for row in rows]
+        values = [[cell and score(cell) for cell in line] for line in cells]
         spans = [(name, len(some)) for name, some in parts] if len(parts) > 1 else []
-        caption = f"Balanced accuracy, {group} rows" if group else "Balanced accuracy"
+        caption = f"{said(results)}, {group} rows" if group else said(results)
         labels = [row["label"] for row in rows]
         maps.append(heat_map(labels, tasks, values, scale, ("method", "task"), caption, parts=spans))
     return join(*maps)

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from moejax.evaluate.table import INTERVAL, columns, lines
+from moejax.evaluate.table import INTERVAL, columns, compared, lines, said
 from moejax.report.html import Html, box, breakable, join, missing, tag
 
 
@@ -26,14 +26,18 @@ def comparison(results: Mapping[str, Any]) -> Html:
         over = tag("tr", tag("th", f"sees {sight}", colspan=width, scope="colgroup"), class_="sight")
         bodies.append(tag("tbody", over, *(_line(heads, cells) for cells in some)))
     table = tag("table", tag("thead", tag("tr", *names)), *bodies, class_="methods")
-    return join(box(table), tag("p", NOTE, class_="note"))
+    return join(box(table), tag("p", note(results), class_="note"))
 
 
 COMPLETE = {"label", "sight", "held_in", "held_out", "cost"}
-NOTE = (
-    "Balanced accuracy, mean over tasks. Below it: accuracy against the uniform merge in points, with its paired "
-    "bootstrap 95% interval. Time and memory are of one batch, beside the bare base."
-)
+
+
+def note(results: Mapping[str, Any]) -> str:
+    """What the numbers are."""
+    return (
+        f"{said(results)}, mean over tasks. Below it: {compared(results)} against the uniform merge in points, with "
+        "its paired bootstrap 95% interval. Time and memory are of one batch, beside the bare base."
+    )
 
 
 def _head(name: str) -> str:

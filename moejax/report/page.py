@@ -4,12 +4,15 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from moejax.evaluate.compare import measure
+from moejax.evaluate.table import BALANCED
 from moejax.report.accuracy import accuracy, task_parts
 from moejax.report.comparison import comparison
 from moejax.report.cost_quality import cost_quality
 from moejax.report.curves import curves
 from moejax.report.html import Html, join, missing, more, tag, text
 from moejax.report.intervals import intervals
+from moejax.report.measures import measures
 from moejax.report.routing import routing
 from moejax.report.sight import sight
 from moejax.report.style import sheet
@@ -38,11 +41,12 @@ def page(
     ]
     results = {**results, "rows": sorted(named, key=lambda row: row["sight"])}
     title = f"Report of {results.get('title', 'a run')}"
-    choice = cost_quality(results)
+    choice, others = cost_quality(results), measures(results)
     parts = {
         "Methods compared": join(comparison(results), tag("h3", DIFFERENCE), intervals(results)),
         **({} if choice is None else {"Cost and quality": choice}),
-        "Accuracy by task": accuracy(results),
+        "Accuracy by task" if measure(results) == BALANCED else "Scores by task": accuracy(results),
+        **({} if others is None else {"Other measures": others}),
         "What each method was allowed to see": sight(results),
         "Routing": join(tag("p", EXPLAINED), routing(results, records)),
         "Experts of single tokens": tokens(results, records),

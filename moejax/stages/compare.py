@@ -1,7 +1,7 @@
 """The stages of eval.py: every method answers the test rows, and the results of all are put side by side."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,15 +14,19 @@ from moejax.adapted import Adapted
 from moejax.config import Config, plain, rows
 from moejax.contract import Fitted, Pair
 from moejax.evaluate import router_file
-from moejax.evaluate.compare import Answers, Truth, result, sight
+from moejax.evaluate.asked import Asked, owned
+from moejax.evaluate.compare import Answers, Found, Truth, measured, result, sight
 from moejax.evaluate.pairs import curves, look_up
 from moejax.evaluate.program import Cost, answers, cost
 from moejax.evaluate.results import provenance
+from moejax.evaluate.told import told
 from moejax.experts.pool import Pool
 from moejax.method_row import MethodRow, short
 from moejax.methods import load
-from moejax.stages.make import TARGET, asked, key_of, pool_for, work_of
+from moejax.stages.make import TARGET, key_of, pool_for
+from moejax.stages.make import asked as asked_for
 from moejax.stages.scene import Scene, joined
+from moejax.stages.works import work_of
 from moejax.train import tree_file
 from moejax.train.outcomes import members, outcomes
 from moejax.train.rows import ArrayRows
@@ -31,13 +35,17 @@ from moejax.types import UserError
 
 
 class Applied(NamedTuple):
-    """A row of the table as it is used on one task: its program, its arrays, the names of its experts, test rows."""
+    """A row of the table as it is used on one task: its program, its arrays, the names of its experts, test rows.
+
+    asked: of a decoder, the test rows as it is asked.
+    """
 
     task: str
     adapted: Adapted
     arrays: dict[str, Any]
     experts: tuple[str, ...]
     test: ArrayRows
+    asked: Asked | None = None
 
 
 def used_on(scene: Scene, row: MethodRow) -> tuple[str, ...]:
@@ -60,25 +68,26 @@ def applied(config: Config, scene: Scene, pool: Pool, run: RunFolder, row: Metho
                 run.router(row.label, target), method, row.config, scene.base, pool
             )
             known = {target: (method.arrays(row.config, scene.top, ordered, fitted), ordered.names)}
-        (arrays, experts), test = known[target], scene.rows[name]["test"]
+        (arrays, experts), test, asked = known[target], scene.rows[name]["test"], scene.asked.get(name)
         if "test_task" in needs:
-            owner = np.full(len(test.whole.tokens), experts.index(scene.experts_of()[name]), np.int32)
-            test = replace(test, whole=test.whole._replace(expert=owner))
-        yield Applied(name, adapted, arrays, experts, test)
+            number = experts.index(scene.experts_of()[name])
+            test, asked = owned(test, number), asked and asked.of_expert(number)
+        yield Applied(name, adapted, arrays, experts, test, asked)
 
 
 def truths(scene: Scene) -> dict[str, Truth]:
     """The test rows of all tasks."""
     found = {}
     for name in scene.held_in + scene.held_out:
-        rows = scene.rows[name]["test"]
-        right = np.asarray(rows.whole.targets)[rows.index]
+        task = scene.tasks[name]
+        choosing = task.kind == "classification"
+        right = np.array([task.answer(row) if choosing else -1 for row in task.rows["test"]])
         found[name] = Truth(name in scene.held_in, right, scene.groups(name))
     return found
 
 
 class Answered(NamedTuple):
-    """The choices of a row of the table, what a batch of it costs, and what its choice between two members is worth."""
+    """The answers of a row of the table, what a batch of it costs, and what its choice between two members is worth."""
 
     found: Answers
     cost: Cost
@@ -86,21 +95,27 @@ class Answered(NamedTuple):
 
 
 def answer(config: Config, scene: Scene, pool: Pool, run: RunFolder, row: MethodRow) -> Answered:
-    """The choices of one row of the table for all test rows it applies to, and what a batch of it costs."""
+    """The answers of one row of the table for all test rows it applies to, and what a batch of it costs.
+
+    A choice between two members is looked up in the matrix of what all members chose; a decoder is asked anew.
+    """
     stage, key = f"answers/{row.label}", key_of(row, pool)
     path = run.inside("answers", f"{row.label}.safetensors")
     done = run.done(stage, key)
     if done is None:
-        found, looked, known, price = {}, {}, {}, None
-        for task, adapted, arrays, names, test in applied(config, scene, pool, run, row):
-            if isinstance(adapted.route, Pair):
+        looked, known, price = {}, {}, None
+        found: dict[str, Found] = {}
+        how = config.evaluation
+        for task, adapted, arrays, names, test, asked in applied(config, scene, pool, run, row):
+            if asked is not None:
+                tokenizer = scene.base.tokenizer
+                found[task] = told(adapted, arrays, asked, tokenizer, how.batch, how.max_new, how.stop)
+            elif isinstance(adapted.route, Pair):
                 known = known or _alone(config, scene, pool_for(row, pool), run)
-                looked[task] = look_up(
-                    adapted.route, arrays, test, config.evaluation.batch, names, known[task]
-                )
-                found[task] = looked[task].answers
+                looked[task] = look_up(adapted.route, arrays, test, how.batch, names, known[task])
+                found[task] = {"choice": looked[task].answers}
             else:
-                found[task] = answers(adapted, arrays, test, config.evaluation.batch)
+                found[task] = {"choice": answers(adapted, arrays, test, how.batch)}
             price = price or _cost(config, scene, pool, adapted, arrays, test)
         assert price is not None
         tree_file.save(path, found)
@@ -168,6 +183,7 @@ def compare(config: Config, scene: Scene, pool: Pool, run: RunFolder, console: C
         )
     return {
         "title": f"{named(run.folder, config.seed)}, seed {config.seed}",
+        "measure": measured({scene.tasks[name].kind for name in right}),
         "seeds": [config.seed],
         "groups": sorted({group for truth in right.values() for group in np.unique(truth.group).tolist()}),
         "tasks": {"held_in": list(scene.held_in), "held_out": list(scene.held_out)},
@@ -198,5 +214,5 @@ def _told(config: Config, row: MethodRow) -> dict[str, Any]:
 
 
 def _contributed(run: RunFolder, row: MethodRow) -> float:
-    done = run.done(f"contribute/{row.name}", asked(row))
+    done = run.done(f"contribute/{row.name}", asked_for(row))
     return done["seconds"] if done else 0.0

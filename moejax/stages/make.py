@@ -19,6 +19,7 @@ from moejax.method_row import MethodRow
 from moejax.methods import load
 from moejax.models.base import Base
 from moejax.stages.scene import SPARE, Scene
+from moejax.stages.works import work_of
 from moejax.train.bottlenecks import train_bottlenecks
 from moejax.train.contributed import Stage, contributed, digest
 from moejax.train.differences import differences
@@ -26,26 +27,12 @@ from moejax.train.experts import train_together
 from moejax.train.fulls import train_fulls
 from moejax.train.rows import ArrayRows, seed_of
 from moejax.train.run_folder import RunFolder
-from moejax.train.work import Work
 from moejax.types import NotApplicable, UserError
 
 BESIDE = frozenset({"bottleneck", "delta"})  # kinds that are trained where a row asks for them
 TARGET = frozenset(
     {"target_inputs", "target_labels", "test_inputs", "test_labels"}
 )  # one fit for each target
-
-
-def work_of(config: Config, run: RunFolder, *name: str, progress: bool = False) -> Work:
-    """Where a stage keeps what it has done so far; its metrics say which stage they are of."""
-    folder, stage = run.inside("work", *name), "/".join(name)
-
-    def log(record: dict[str, Any]) -> None:
-        run.log({"stage": stage, **record})
-
-    def forget(step: int, loop: str) -> None:
-        run.forget(step, stage=stage, loop=loop)
-
-    return Work(folder, config.seed, log, config.checkpoint.every, progress, forget, run.inside("memo"))
 
 
 def experts(config: Config, scene: Scene, run: RunFolder, console: Console) -> Pool:

@@ -58,7 +58,7 @@ def _record(config: Config, scene: Scene, pool: Pool, run: RunFolder, row: Metho
     seen: dict[str, routing.Seen] = {}
     batches: dict[str, Batch] = {}
     experts: dict[int, str] = {}
-    for task, adapted, arrays, known, test in applied(config, scene, pool, run, row):
+    for task, adapted, arrays, known, test, _ in applied(config, scene, pool, run, row):
         if task not in looked:
             continue
         batch, first = some_rows(test, each), scene.tasks[task].rows["test"][0]
@@ -93,8 +93,13 @@ def some_rows(test: ArrayRows, count: int) -> Batch:
 
 
 def words(tokenizer: Any, ids: Sequence[int]) -> list[str]:
-    """Tokens as they are read: a space before each that begins a word, none before one that goes on with it."""
-    tokens = tokenizer.convert_ids_to_tokens(list(ids))
+    """Tokens as they are read: a space before each that begins a word, none before one that goes on with it.
+
+    A line break, which decoders are given, is shown as an arrow.
+    """
+    tokens = [
+        token.replace("\n", "↵").replace("Ċ", "↵") for token in tokenizer.convert_ids_to_tokens(list(ids))
+    ]
     if any(
         token.startswith(("▁", "Ġ")) for token in tokens
     ):  # these mark the beginning, word pieces mark what goes on

@@ -9,13 +9,14 @@ from typing import Any, NamedTuple
 import numpy as np
 from rich.console import Console
 
-from moejax.config import Config, rows
+from moejax.config import TRAINED, Config, rows
 from moejax.contract import Split
 from moejax.data.batch import collate, widest
 from moejax.data.encode import encode
 from moejax.data.tasks import SPLITS, Task, data_hash, labels
 from moejax.embed.embedder import Embedder, said
 from moejax.evaluate import owners
+from moejax.evaluate.asked import Asked, ask
 from moejax.evaluate.labels import label_vectors
 from moejax.evaluate.owners import NoRows, OwnData, experts_of, said_tasks
 from moejax.experts.pool import Pool, read_pool
@@ -24,7 +25,8 @@ from moejax.methods import load
 from moejax.models import minilm, weights
 from moejax.models.base import Base
 from moejax.models.block import slice_layers
-from moejax.stages.tasks import read_tasks
+from moejax.stages.bases import load_base, trained
+from moejax.stages.read_tasks import read_tasks
 from moejax.train import contributed, features
 from moejax.train.rows import ArrayRows
 from moejax.train.rows import stack as rows_stack
@@ -38,6 +40,7 @@ class Scene(NamedTuple):
     """`base` is whole; `top` has its layers from the lowest adapted one up, and rows carry what enters them.
 
     tasks_of: expert -> the held-in task that is its own. given: experts that were not trained here, as read.
+    asked: of a decoder, the test rows as it is asked.
     """
 
     base: Base
@@ -48,6 +51,7 @@ class Scene(NamedTuple):
     rows: dict[str, dict[str, ArrayRows]]
     tasks_of: Mapping[str, str] = {}
     given: Given | None = None
+    asked: Mapping[str, Asked] = {}
 
     def split(self, task: str) -> Split:
         """Training and validation rows of a task; asking for those that it lacks raises NotApplicable."""
@@ -78,34 +82,9 @@ class Scene(NamedTuple):
         return np.array([row.group for row in self.tasks[task].rows["test"]])
 
 
-def load_base(config: Config) -> Base:
-    """The base that the config names, and the model beside it.
-
-    Raises UserError when one cannot be read or is not an encoder, or when their tokenizers differ.
-    """
-    base = _encoder(config.base.source, config)
-    if not config.base.beside:
-        return base
-    beside = _encoder(config.base.beside, config)
-    if not beside.reads_as(base):
-        raise UserError(
-            f"{config.base.beside} (base.beside) has another tokenizer than the base: both must read the same token ids"
-        )
-    return replace(base, beside=beside)
-
-
-def _encoder(name: str, config: Config) -> Base:
-    source = minilm.installed() if name == "minilm" else name
-    base = weights.load(source, dtype=config.base.dtype)
-    if base.kind != "encoder":
-        raise UserError(f"{source} predicts tokens: train.py and eval.py take an encoder (BERT, MiniLM) here")
-    settings = replace(base.model.config, remat=config.base.remat)
-    return replace(base, model=type(base.model)(settings))
-
-
 def make_scene(config: Config, run: Any, console: Console) -> Scene:
     """Read base and tasks, turn all rows into arrays, and cache activations below the lowest adapted layer."""
-    base = load_base(config)
+    base = load_base(config, _source(config, run, console))
     given = None if config.pool is None else _read_given(config.pool, config, base)
     experts = None if given is None else said_tasks(given[0])
     held_in, held_out, tasks = read_tasks(config, run.folder / "data", experts)
@@ -116,7 +95,9 @@ def make_scene(config: Config, run: Any, console: Console) -> Scene:
         owners.check_public(experts, [name for name in tasks if name not in held_in + held_out])
     run.bind(data=data_hash(tasks.values()), base=base.identity)
     phrases = labels(tasks.values())
-    base = replace(_labelled(base, phrases), embedder=_embedder(config, base, run, console))
+    if base.kind == "encoder":
+        base = _labelled(base, phrases)
+    base = replace(base, embedder=_embedder(config, base, run, console))
     parts = [(name, s, task.rows[s]) for name, task in tasks.items() for s in SPLITS if task.rows[s]]
     encoded = [
         encode(tasks[n], rows, base.tokenizer, config.data.window, base.kind, phrases) for n, _, rows in parts
@@ -126,15 +107,56 @@ def make_scene(config: Config, run: Any, console: Console) -> Scene:
     cut = sum(part.cut for part in encoded)
     shortened = f"; {cut} of them cut to fit" if cut else ""
     console.print(f"{len(tasks)} tasks, {len(whole.tokens)} texts of up to {width} tokens{shortened}")
+    compared = {name: tasks[name] for name in held_in + held_out}
+    asked = (
+        {} if base.kind == "encoder" else ask(base, compared, config.data.window, config.evaluation.max_new)
+    )
     lowest = min(config.experts.layers or (0,))
     if given is not None:
         given, lowest = (contributed.marked(given[0], tasks_of), given[1]), given[0].lowest
+    if any(one.requests for one in asked.values()):
+        lowest = 0  # what is written runs through all layers
     top, whole = _upper(base, whole, lowest, run, console)
     words = [said(row.input, row.instruction) for *_, some in parts for row in some]
-    if any(load(row.name).query for row in rows(config)):
-        assert base.embedder is not None
-        whole = whole._replace(query=base.embedder(words))
-    return Scene(base, top, held_in, held_out, tasks, _indexed(whole, words, parts), tasks_of, given)
+    queried = any(load(row.name).query for row in rows(config))
+    if queried:
+        whole = whole._replace(query=_vectors(base, words))
+    asked = _ready(asked, base, lowest, queried, run, console)
+    return Scene(base, top, held_in, held_out, tasks, _indexed(whole, words, parts), tasks_of, given, asked)
+
+
+def _source(config: Config, run: Any, console: Console) -> str:
+    """Where the base is read: as the configuration says, or where the run has trained it."""
+    if config.base.source != TRAINED:
+        return config.base.source
+    held_in, held_out, tasks = read_tasks(config, run.folder / "data")
+    return trained(config, tasks, [name for name in tasks if name not in held_in + held_out], run, console)
+
+
+def _vectors(base: Base, words: Sequence[str]) -> np.ndarray:
+    assert base.embedder is not None
+    return base.embedder(words)
+
+
+def _ready(
+    asked: Mapping[str, Asked], base: Base, lowest: int, queried: bool, run: Any, console: Console
+) -> dict[str, Asked]:
+    """The test rows as a decoder is asked, with what enters the lowest layer that runs, and sentence vectors."""
+
+    def ready(whole: Batch, words: list[str]) -> Batch:
+        whole = _upper(base, whole, lowest, run, console)[1]
+        return whole._replace(query=_vectors(base, words)) if queried else whole
+
+    found, made = {}, {}
+    for name, one in asked.items():
+        parts = {}
+        for part in ("lines", "requests"):
+            if (rows := getattr(one, part)) is not None:
+                if id(rows.whole) not in made:  # all tasks share one batch
+                    made[id(rows.whole)] = ready(rows.whole, rows.words)
+                parts[part] = replace(rows, whole=made[id(rows.whole)])
+        found[name] = one._replace(**parts)
+    return found
 
 
 def _labelled(base: Base, phrases: Sequence[str]) -> Base:

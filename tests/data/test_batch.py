@@ -108,6 +108,16 @@ def test_ranked_choices_share_one_prompt(animals, decoder_tokenizer):
     assert cut.cut == 1 and len({tuple(line.tokens[: line.request]) for line in cut.lines}) == 1
 
 
+def test_an_answer_without_its_end_is_weighed_by_its_own_tokens(animals, review, decoder_tokenizer):
+    ranked = collate(
+        encode(animals, animals.rows["train"], decoder_tokenizer, 100, "decoder", answers="each", end=False)
+    )
+    said = [decoded(decoder_tokenizer, t[a]) for t, a in zip(ranked.targets, ranked.answer, strict=True)]
+    assert said == ["bird", "farm", "yes", "no", "maybe"]
+    own = collate(encode(review, review.rows["train"], decoder_tokenizer, 100, "decoder", end=False))
+    assert decoded(decoder_tokenizer, own.targets[0][own.answer[0]]) == "positive"
+
+
 def test_requests_for_generation_hold_no_answer(review, decoder_tokenizer):
     made = encode(review, review.rows["test"], decoder_tokenizer, 100, "decoder", answers="none")
     batch = collate(made, left=True)

@@ -13,7 +13,7 @@ from moejax.data.generated import SuiteConfig, generate
 from moejax.data.prepared import MARK, prepare, read_prepared, source
 from moejax.data.tasks import data_hash
 from moejax.data.tfds_sets import Fields, read_tfds
-from moejax.stages.tasks import read_tasks
+from moejax.stages.read_tasks import read_tasks
 from moejax.types import UserError
 
 

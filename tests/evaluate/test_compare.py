@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from moejax.evaluate.compare import SIGHT, Truth, result, sight
+from moejax.evaluate.compare import SIGHT, Truth, measure, measured, result, score, sight
 from moejax.taxonomy import GRANTS
 
 TRUTHS = {
@@ -11,8 +11,16 @@ TRUTHS = {
     "b": Truth(True, np.array([1, 0]), np.array(["seen", "seen"])),
     "c": Truth(False, np.array([0, 1]), np.array(["unseen", "unseen"])),
 }
-ANSWERS = {"a": np.array([0, 1, 1, 1]), "b": np.array([1, 1]), "c": np.array([0, 0])}
-UNIFORM = {"a": np.array([1, 1, 1, 1]), "b": np.array([1, 1]), "c": np.array([0, 1])}
+ANSWERS = {
+    "a": {"choice": np.array([0, 1, 1, 1])},
+    "b": {"choice": np.array([1, 1])},
+    "c": {"choice": np.array([0, 0])},
+}
+UNIFORM = {
+    "a": {"choice": np.array([1, 1, 1, 1])},
+    "b": {"choice": np.array([1, 1])},
+    "c": {"choice": np.array([0, 1])},
+}
 
 
 def test_numbers_are_of_the_rows_of_their_group():
@@ -55,3 +63,42 @@ def test_a_method_is_grouped_by_the_most_that_it_sees():
 def test_every_grant_is_in_one_group():
     grouped = [grant for _, grants in SIGHT for grant in grants]
     assert sorted(grouped) == sorted(GRANTS)
+
+
+MIXED = {
+    "a": Truth(True, np.array([0, 0, 1, 1]), np.array([""] * 4)),
+    "w": Truth(True, np.full(2, -1), np.array([""] * 2)),
+}
+DECODED = {
+    "a": {
+        "choice": np.array([0, 1, 1, 1]), "choice_norm": np.array([0, 0, 1, 0]), "loss": np.array([1.0, 2, 3, 2]),
+        "tokens": np.array([1, 1, 1, 1]), "bytes": np.array([2, 2, 2, 2]),
+    },
+    "w": {
+        "exact_match": np.array([1.0, 0.0]), "rouge_l": np.array([1.0, 0.5]), "loss": np.array([3.0, 5.0]),
+        "tokens": np.array([1, 3]), "bytes": np.array([4, 4]),
+    },
+}  # fmt: skip
+
+
+def test_measures_of_choices_and_written_texts_stand_in_one_cell():
+    worse = {
+        "a": DECODED["a"] | {"loss": DECODED["a"]["loss"] + 1},
+        "w": DECODED["w"] | {"rouge_l": np.zeros(2)},
+    }
+    cell = result(DECODED, worse, MIXED, samples=20, seed=0)["held_in"][""]
+    assert cell["accuracy"] == cell["accuracy_norm"] == 0.75 and cell["exact_match"] == 0.5
+    assert cell["rouge_l"] == 0.75
+    assert cell["score"] == score(cell) == (0.75 + 0.5) / 2  # of tasks, one of each kind
+    assert cell["nats"] == (2 + 2) / 2 and cell["perplexity"] == pytest.approx(np.exp(2))
+    assert cell["byte_nats"] == (1 + 1) / 2
+    assert cell["against_uniform"] == {"difference": 0.0, "low": 0.0, "high": 0.0}
+    assert cell["intervals"]["nats"] == pytest.approx({"difference": -0.5, "low": -0.5, "high": -0.5})
+    assert cell["intervals"]["rouge_l"]["difference"] == 0.75
+
+
+def test_the_score_is_named_by_the_kinds_of_task():
+    assert measured({"classification"}) == measure({}) == "balanced accuracy"
+    assert measured({"generation"}) == "exact match"
+    assert measured({"generation", "classification"}) == "balanced accuracy or exact match"
+    assert score({"exact_match": 0.25, "rouge_l": 1.0}) == 0.25 and score({"balanced_accuracy": 0.5}) == 0.5

@@ -3,11 +3,47 @@
 import numpy as np
 import pytest
 
-from moejax.evaluate.metrics import accuracy, balanced_accuracy, paired_interval
+from moejax.evaluate.metrics import balanced_accuracy, exact_match, nats, paired_interval, rouge_l
+
+WRITTEN = ("seven zero", " the cat sat on the mat.\n", "The Cat", "", "a b c d")
+WANTED = ("seven zero", "the cat sat on the mat.", "the cat", "x", "a c e d")
 
 
-def test_accuracy_is_the_share_that_is_right():
-    assert accuracy(np.array([0, 1, 2, 2]), np.array([0, 1, 1, 2])) == 0.75
+def test_a_written_text_is_right_when_it_is_the_reference_but_for_space_at_its_ends():
+    assert exact_match(WRITTEN, WANTED).tolist() == [1, 1, 0, 0, 0]
+
+
+def test_rouge_l_is_the_share_of_the_longest_common_subsequence():
+    assert rouge_l(WRITTEN, WANTED).tolist() == pytest.approx([1, 1, 1, 0, 0.75])  # lower case, words alone
+
+
+def test_a_perplexity_counts_all_tokens_of_a_task_together():
+    loss, tokens = np.array([1.0, 5.0]), np.array([1, 2])
+    assert nats(loss, tokens) == pytest.approx(2.0)  # not the mean of 1 and 2.5
+
+
+def test_the_interval_of_a_ratio_is_that_of_the_rows_drawn():
+    rng = np.random.default_rng(0)
+    tokens = rng.integers(1, 9, 300)
+    other = 2.0 * tokens
+    mine = other - 0.5 * tokens  # half a nat less at every token, whatever is drawn
+    found = paired_interval([mine], [other], samples=50, parts=[tokens])
+    assert found == pytest.approx((-0.5, -0.5, -0.5))
+    noisy = mine + rng.normal(size=300)
+    middle, low, high = paired_interval([noisy], [other], samples=2000, parts=[tokens])
+    assert middle == pytest.approx((noisy - other).sum() / tokens.sum())
+    assert (high - low) / 2 == pytest.approx(1.96 / np.sqrt(300) / tokens.mean(), rel=0.15)
+
+
+@pytest.mark.parity
+def test_they_are_those_of_lm_eval():
+    from lm_eval.api import metrics
+
+    said = metrics.exact_match_hf_evaluate([t.strip() for t in WRITTEN], [t.strip() for t in WANTED])
+    assert np.mean(exact_match(WRITTEN, WANTED)) == pytest.approx(float(said["exact_match"]))
+    loss, size = np.array([1.5, 7.0, 2.25]), np.array([3, 11, 4])
+    pairs = list(zip((-loss).tolist(), size.tolist(), strict=True))
+    assert np.exp(nats(loss, size)) == pytest.approx(metrics.weighted_perplexity(pairs))
 
 
 def test_balanced_accuracy_counts_each_label_once():

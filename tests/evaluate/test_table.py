@@ -104,3 +104,15 @@ def test_markdown_is_a_table_whose_rows_have_one_width():
     found = markdown(RESULTS | {"rows": [*RESULTS["rows"], hostile]}).splitlines()
     assert {line.replace("\\|", "").count("|") for line in found} == {len(columns(RESULTS)) + 1}
     assert "a\\|b" in "".join(found) and "*sees the answers*" in "".join(found)
+
+
+def test_what_stands_in_the_cells_is_said_above_and_below():
+    assert shown(RESULTS, 200).startswith("quickstart, seed 0: balanced accuracy\n")
+    assert columns(RESULTS)[1] == "held-in seen"
+    texts = RESULTS | {"measure": "exact match"}
+    assert columns(texts)[1] == "held-in seen exact match"
+    assert shown(texts, 200).startswith("quickstart, seed 0: exact match\n")
+    assert "Exact match, mean over tasks; ± uniform: exact match against" in shown(texts, 200)
+    mixed = shown(RESULTS | {"measure": "balanced accuracy or exact match"}, 300)
+    assert "held-out" in mixed and "seen score" in mixed
+    assert "Balanced accuracy of a choice or exact match of a written text, mean over tasks" in mixed

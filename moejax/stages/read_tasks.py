@@ -1,10 +1,11 @@
-"""The tasks of a run: generated, of a folder, or of a prepared TFDS set; prepared once, cut to the sizes asked for."""
+"""The tasks of a run: made on the spot, of a folder or a TFDS set; prepared once, and cut to the config's sizes."""
 
 from dataclasses import replace
 from pathlib import Path
 
-from moejax.config import Config
+from moejax.config import MADE, Config
 from moejax.data import generated, prepared
+from moejax.data import rules as rule_tasks
 from moejax.data.folder import named, read_folder
 from moejax.data.tasks import SPLITS, Task
 from moejax.data.tfds_sets import read_tfds
@@ -21,8 +22,11 @@ def read_tasks(
     experts: those that were trained elsewhere; they decide where the config does not say what is held in and out.
     """
     data = config.data
-    if data.source == "generated":
-        suite = generated.generate(replace(data.suite, seed=config.seed))
+    if data.source in MADE:
+        if data.source == "generated":
+            suite = generated.generate(replace(data.suite, seed=config.seed))
+        else:
+            suite = rule_tasks.rules(replace(data.rules, seed=config.seed))
         held_in, held_out, public = (tuple(task.name for task in tasks) for tasks in suite)
         made = suite.held_in + suite.held_out + suite.public
         found = prepared.read_prepared(prepared.prepare(made, folder, "generated"))
