@@ -13,7 +13,15 @@ from moejax.types import UserError
 COMMANDS = {  # name: module, what it does
     "methods": ("moejax.commands.methods", "list the survey's methods, and which fit the data at hand"),
     "pool": ("moejax.commands.pool", "add, drop, rename and list the experts of a folder, and undo it"),
-    "merge": ("moejax.commands.merge", "write the one adapter that a router makes of its experts, for PEFT"),
+    "merge": (
+        "moejax.commands.merge",
+        "write what a router makes of its experts: an adapter, or a whole model",
+    ),
+    "export": (
+        "moejax.commands.export",
+        "write one expert for PEFT, or merged into its base for transformers",
+    ),
+    "extract": ("moejax.commands.extract", "write the LoRA that is nearest to a full fine-tune"),
     "check": (
         "moejax.commands.check",
         "say what a folder of data, experts or a base is, and what is wrong with it",

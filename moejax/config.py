@@ -50,6 +50,8 @@ class BaseConfig:
     """Take experts although they say that they were trained on another base."""
     recipe: ScratchRecipe = ScratchRecipe()
     """The base that the run trains, for `trained`."""
+    ignore_saved_modules: Annotated[bool, arg(aliases=["--ignore-saved-modules"])] = False
+    """Take the LoRAs of experts that hold whole trained modules too (`modules_to_save`), without those modules."""
 
 
 @dataclass(frozen=True)

@@ -108,7 +108,7 @@ def test_help_explains_each_field_with_the_default_of_the_file(file, capsys):
     assert "Trains." in said
     assert "--fast" in said
     text = " ".join(re.sub(r"[│╭╮╰╯─]", " ", said).split())
-    short = ("--base", "--experts", "--data", "--data-dir", "--allow-base-mismatch")
+    short = ("--base", "--experts", "--data", "--data-dir", "--allow-base-mismatch", "--ignore-saved-modules")
     every = [flag for flag in flags(Config) if flag not in short]
     assert set(short) <= set(flags(Config))
     assert {"--seed", "--experts.optimiser.rate", "--data.suite.seen", "--base.dtype"} <= set(every)

@@ -21,6 +21,7 @@ from moejax.adapted import Adapted, score
 from moejax.contract import Fitted, Method, Split
 from moejax.evaluate.grants import Grants, Target
 from moejax.experts import bank as banks
+from moejax.experts import stacks
 from moejax.experts.expert import Expert
 from moejax.experts.pool import Pool
 from moejax.methods import TABLE, load
@@ -209,7 +210,7 @@ def silent(pool: Pool) -> Pool:
     """The pool with every B zero, or every difference, and every bias behind it."""
     quiet = ("b", "b_bias", "w", "bias")
     sites = {
-        path: s._replace(**{name: getattr(s, name) * 0 for name in quiet if name in s._fields})
+        path: s._replace(**{name: getattr(s, name) * 0 for name in quiet if name in stacks.leaves(s)})
         for path, s in pool.bank.sites.items()
     }
     return replace(pool, bank=pool.bank._replace(sites=sites))

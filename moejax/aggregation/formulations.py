@@ -20,25 +20,25 @@ ROWS = {3: "e", 4: "be", 5: "bte"}  # rank of the factors that were read: shared
 def output(
     x: Float[Array, "b t d"], stack: Stack, slot: Int[Array, ""], weights: Weights
 ) -> Float[Array, "b t f"]:
-    """sum_e w_e s_e B_e A_e x, each expert with its own scale s_e = alpha / r.
+    """sum_e w_e s_e (B_e A_e x + bias_e), each expert with its own scale s_e = alpha / r; few have a bias.
 
     weights: task `[e]`, example `[b, e]` or step `[b, t, e]`, dense or as k chosen.
     """
-    a, b, scaled, _ = _read(stack, slot, weights, x)
-    return up(down(x, a) * scaled[..., None], b)
+    a, b, scaled, _, bias = _read(stack, slot, weights, x)
+    return _moved(up(down(x, a) * scaled[..., None], b), scaled, bias)
 
 
 def factor(
     x: Float[Array, "b t d"], stack: Stack, slot: Int[Array, ""], weights: Weights
 ) -> Float[Array, "b t f"]:
-    """(sum_e w_e s_e B_e) (sum_e w_e A_e) x: the factors are mixed apart, so there are cross terms B_e A_j.
+    """(sum_e w_e s_e B_e) (sum_e w_e A_e) x + sum_e w_e s_e bias_e: the factors are mixed apart, with cross terms.
 
     Depends on each expert's factor basis (A -> M A, B -> B M^-1 changes it). Mixed in rank space: no
     [r, d] per token is built. Source: Arrow (2405.11157) and LoraHub (2307.13269) as released.
     """
-    a, b, scaled, w = _read(stack, slot, weights, x)
+    a, b, scaled, w, bias = _read(stack, slot, weights, x)
     mixed = jnp.sum(down(x, a) * w[..., None], axis=2, keepdims=True)
-    return up(mixed * scaled[..., None], b)
+    return _moved(up(mixed * scaled[..., None], b), scaled, bias)
 
 
 def down(x: Float[Array, "b t d"], a: Float[Array, "..."]) -> Float[Array, "b t e r"]:
@@ -51,10 +51,17 @@ def up(z: Float[Array, "b t e r"], b: Float[Array, "..."]) -> Float[Array, "b t 
     return jnp.einsum(f"bter,{ROWS[b.ndim]}rf->btf", z, b)
 
 
+def _moved(y, scaled, bias):
+    """y and the biases, each times w s."""
+    return y if bias is None else y + jnp.sum(scaled[..., None] * spread(bias, 1), axis=2)
+
+
 def _read(stack, slot, weights, x):
-    """The factors that are needed, and w s and w as [b or 1, t or 1, e or k], all in the dtype of x."""
+    """The factors that are needed, w s and w as [b or 1, t or 1, e or k], and the biases, in the dtype of x."""
     at, w = needed(stack.a.shape[1], slot, weights)
-    return tuple(leaf.astype(x.dtype) for leaf in (stack.a[at], stack.b[at], w * spread(stack.scale[at]), w))
+    leaves = (stack.a[at], stack.b[at], w * spread(stack.scale[at]), w)
+    bias = None if stack.bias is None else stack.bias[at].astype(x.dtype)
+    return *(leaf.astype(x.dtype) for leaf in leaves), bias
 
 
 def needed(experts: int, slot: Int[Array, ""], weights: Weights) -> tuple[Any, Float[Array, "b t e"]]:

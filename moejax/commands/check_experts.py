@@ -68,7 +68,7 @@ def _look(folder: Path, base: Base | None, found: Findings) -> Looked | None:
         else:
             found_there = read_modules(folder)
             digest = content_of(folder, found_there.info, found_there.parts)
-            looked = Looked(found_there.report, digest, None)
+            looked = Looked(found_there.report._replace(hash=digest), digest, None)
     except UserError as error:
         found.faults.append(str(error))
         return None

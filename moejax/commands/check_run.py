@@ -74,7 +74,7 @@ def _pool(folder: Path, base: Base) -> Pool | None:
     try:
         return read_pool(
             folder, base.sites, base.shapes, base.layers, base.fingerprint,
-            allow_base_mismatch=True, homes=base.homes,
+            allow_base_mismatch=True, homes=base.homes, ignore_saved=True,
         )[0]  # fmt: skip
     except UserError:
         return None

@@ -1,4 +1,4 @@
-"""`python -m moejax merge ROUTER OUT`: the adapter that a router makes of a pool, as a folder that PEFT loads."""
+"""`python -m moejax merge ROUTER OUT`: the adapter that a router makes of a pool, or the whole model that it gives."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -9,10 +9,10 @@ import numpy as np
 import tyro
 
 from moejax.commands import check_base
+from moejax.commands.out import Form, check, write_out
 from moejax.commands.parse import parse
 from moejax.commands.run_parts import base_of, config_of, experts_of, settings_of
 from moejax.evaluate import router_file
-from moejax.experts import files
 from moejax.experts.merge import merged
 from moejax.experts.pool import Pool, read_pool
 from moejax.methods import TABLE, load
@@ -20,13 +20,14 @@ from moejax.models.base import Base
 from moejax.types import UserError
 
 DESCRIPTION = (
-    "Writes the one adapter that ROUTER makes of its experts; its weights must be those of every request."
+    "Writes the one adapter that ROUTER makes of its experts, exactly, or of lower rank with the error stated; with "
+    "--full the whole model that this gives. The router's weights must be those of every request."
 )
 
 
-@dataclass(frozen=True)
-class Options:
-    """Which router, and where the adapter goes."""
+@dataclass(frozen=True, kw_only=True)
+class Options(Form):
+    """Which router, where the merge goes, and as what."""
 
     router: tyro.conf.Positional[Annotated[Path, tyro.conf.arg(metavar="ROUTER")]]
     """a router of a run, as runs/NAME/routers/METHOD or runs/NAME/routers/METHOD@TASK"""
@@ -41,8 +42,7 @@ class Options:
 def main(argv: Sequence[str]) -> None:
     """Write the folder. Raises UserError when the router's weights vary, or it does not fit experts and base."""
     options = parse(Options, argv, "python -m moejax merge", DESCRIPTION)
-    if options.out.exists():
-        raise UserError(f"{options.out} is there already: name a folder that is not")
+    check(options, options.out)
     record = router_file.read_record(options.router)
     method = load(record["method"])
     if method.merge is None:
@@ -64,9 +64,9 @@ def main(argv: Sequence[str]) -> None:
         "description": f"{options.router.name} over {', '.join(pool.names)}",
         "provenance": "moejax merge",
     }
-    files.write(options.out, expert._replace(info=info), base.sites, fingerprint=base.fingerprint)
+    said = write_out(options.out, expert._replace(info=info), base, options)
     used = {name: float(w) for name, w in zip(pool.names, weights, strict=False) if w}
-    print(f"{options.out}: {len(expert.loras)} modules, {mode} of {_said(used)}")
+    print(f"{said}; {mode} of {_said(used)}")
 
 
 def _given(options: Options) -> tuple[Base, Pool]:
@@ -80,6 +80,7 @@ def _given(options: Options) -> tuple[Base, Pool]:
     pool, _ = read_pool(
         experts, base.sites, base.shapes, base.layers, base.fingerprint,
         allow_base_mismatch=bool(config.get("base", {}).get("allow_mismatch")), homes=base.homes,
+        ignore_saved=bool(config.get("base", {}).get("ignore_saved_modules")),
     )  # fmt: skip
     return base, pool
 

@@ -37,6 +37,8 @@ class Add:
     """The base to check it against: a Hugging Face folder, or `minilm`."""
     allow_base_mismatch: bool = False
     """Take it although it says that it was trained on another base."""
+    ignore_saved_modules: bool = False
+    """Take its LoRAs although it holds whole trained modules too (`modules_to_save`), which nothing here reads."""
 
 
 @dataclass(frozen=True)
@@ -117,7 +119,8 @@ def _usage() -> str:
 def _add(options: Add, pool: Path) -> None:
     folder = Path(options.folder)
     base = _on_base(options.base, options.allow_base_mismatch)
-    member = pool_folder.add(pool, folder, options.name or own_name(folder), base, TABLE)
+    name = options.name or own_name(folder)
+    member = pool_folder.add(pool, folder, name, base, TABLE, options.ignore_saved_modules)
     _show(member, "added ")
 
 
@@ -168,7 +171,7 @@ def _on_base(source: str, allow_mismatch: bool) -> OnBase | None:
     from moejax.models import minilm, weights  # they take a while to import
 
     base = weights.load(minilm.installed() if source == "minilm" else source)
-    return OnBase(base.sites, base.shapes, base.fingerprint, allow_mismatch, base.homes)
+    return OnBase(base.sites, base.shapes, base.fingerprint, allow_mismatch, base.homes, ignore_saved=True)
 
 
 OPERATIONS = {

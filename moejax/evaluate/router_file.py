@@ -139,6 +139,8 @@ def _arrays(tree: Any) -> Any:
 
 
 def _bank(tree: Any) -> Bank:
-    kinds = {frozenset(record._fields): record for record in stacks.OF_KIND.values()}
-    sites = {path: kinds[frozenset(leaves)](**_arrays(leaves)) for path, leaves in tree["sites"].items()}
+    kinds = {frozenset(record._fields) - {"bias"}: record for record in stacks.OF_KIND.values()}
+    sites = {
+        path: kinds[frozenset(leaves) - {"bias"}](**_arrays(leaves)) for path, leaves in tree["sites"].items()
+    }
     return Bank(sites, jnp.asarray(tree["alive"]))

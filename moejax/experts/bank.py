@@ -48,12 +48,14 @@ def stack(
     kinds, wide = _others(experts), dict(shapes)
     wide |= {path: size for path, (_, size) in kinds.items()}
     slots = _slots(experts, layers, where or {})
+    biased = {path for one in experts for (path, _), lora in one.loras.items() if lora.bias is not None}
     sites: dict[str, Any] = {}
     for path in sorted(slots):
         if path not in wide:
             raise UserError(f"the base has no site {path!r}: it has {', '.join(sorted(shapes))}")
         kind = kinds[path][0] if path in kinds else "lora"
-        leaves: Any = stacks.empty(kind, (int(slots[path].max()) + 1, capacity), rank, *wide[path])
+        lead = (int(slots[path].max()) + 1, capacity)
+        leaves: Any = stacks.empty(kind, lead, rank, *wide[path], path in biased)
         sites[path] = stacks.OF_KIND[kind](**leaves, slot=slots[path])
     alive: Any = np.arange(capacity) < len(experts)
     bank = Bank(sites, alive)  # numpy while it is being filled
@@ -139,8 +141,10 @@ def drop(bank: Bank, index: Index) -> Bank:
     """The bank with expert slot `index` (may be traced) free: not alive, values zero, the same shapes."""
     sites = {}
     for path, stack in bank.sites.items():
-        leaves = [leaf.at[:, index].set(jnp.zeros((), leaf.dtype)) for leaf in stack[:-1]]
-        sites[path] = type(stack)(*leaves, slot=stack.slot)
+        zero = {
+            n: leaf.at[:, index].set(jnp.zeros((), leaf.dtype)) for n, leaf in stacks.leaves(stack).items()
+        }
+        sites[path] = stack._replace(**zero)
     return Bank(sites, bank.alive.at[index].set(False))
 
 
@@ -148,7 +152,7 @@ def take(bank: Bank, indices: Sequence[int] | Int[Array, "n"]) -> Bank:
     """The bank of the experts at `indices`, in that order; layers keep their slots."""
     index = jnp.asarray(indices, jnp.int32)
     sites = {
-        path: type(stack)(*(leaf[:, index] for leaf in stack[:-1]), slot=stack.slot)
+        path: stack._replace(**{name: leaf[:, index] for name, leaf in stacks.leaves(stack).items()})
         for path, stack in bank.sites.items()
     }
     return Bank(sites, bank.alive[index])
@@ -179,7 +183,7 @@ def expert(bank: Bank, names: Sequence[str], index: int, like: Expert | None = N
     """
     parts = {}
     for path, stack in bank.sites.items():
-        leaves = {n: np.asarray(leaf[:, index]) for n, leaf in zip(stack._fields, stack[:-1], strict=False)}
+        leaves = {n: np.asarray(leaf[:, index]) for n, leaf in stacks.leaves(stack).items()}
         for layer, slot in enumerate(np.asarray(stack.slot)):
             if slot >= 0 and leaves["present"][slot]:
                 was = like.parts.get((path, layer)) if like else None
@@ -201,7 +205,7 @@ def check(bank: Bank) -> None:
             raise UserError(
                 f"{here} maps layers to slots {slot.tolist()}: expected each of 0..{s - 1} once, or -1"
             )
-        for name, leaf in zip(stack._fields, stack[:-1], strict=False):
+        for name, leaf in stacks.leaves(stack).items():
             if not bool(jnp.all(jnp.isfinite(leaf))):
                 raise UserError(f"{here} has a value in `{name}` that is not finite")
         if bool(jnp.any((stack.scale != 0) & ~stack.present)):

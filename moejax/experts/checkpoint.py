@@ -12,6 +12,7 @@ import ml_dtypes
 import numpy as np
 from jaxtyping import Shaped
 
+from moejax.experts.links import inside
 from moejax.types import UserError
 
 MODEL_CONFIG, MODEL, INDEX = "config.json", "model.safetensors", "model.safetensors.index.json"
@@ -118,7 +119,7 @@ def files(folder: Path) -> list[Path]:
     """The one file, or the shards, that hold a folder's parameters. Raises UserError as `stored` does."""
     index = folder / INDEX
     if (folder / MODEL).exists():
-        return [inside(folder, folder / MODEL)]
+        return [inside(folder / MODEL)]
     if not index.exists():
         pickles = sorted(p.name for p in folder.iterdir() if p.suffix in PICKLES)
         if pickles:
@@ -129,7 +130,7 @@ def files(folder: Path) -> list[Path]:
         raise UserError(
             f"{folder} holds no weights: expected model.safetensors, or {index.name} and its shards"
         )
-    shards = read_json(inside(folder, index)).get("weight_map")
+    shards = read_json(inside(index)).get("weight_map")
     if not isinstance(shards, dict) or not all(isinstance(s, str) for s in shards.values()) or not shards:
         raise UserError(f"{index}: weight_map must map each tensor to its file")
     for name in set(shards.values()):
@@ -137,22 +138,7 @@ def files(folder: Path) -> list[Path]:
             raise UserError(f"{index}: {name!r} is no safetensors file of this folder")
         if not (folder / name).is_file():
             raise UserError(f"{folder / name} is listed in {index.name} but missing: download this shard")
-    return [inside(folder, folder / name) for name in sorted(set(shards.values()))]
-
-
-def inside(folder: Path, file: Path) -> Path:
-    """The file itself. Raises UserError when it is a link out of its folder and of its repository in the hub's cache.
-
-    The cache keeps `models--NAME/snapshots/REVISION/config.json` as a link into `models--NAME/blobs`.
-    """
-    if not file.is_symlink():
-        return file
-    root, real = folder.resolve(), file.resolve()
-    if root.parent.name == "snapshots" and root.parent.parent.name.startswith("models--"):
-        root = root.parent.parent
-    if not real.is_relative_to(root):
-        raise UserError(f"{file} is a link to {real}, which lies outside of the folder: put a copy there")
-    return file
+    return [inside(folder / name) for name in sorted(set(shards.values()))]
 
 
 def tensors(file: Path) -> list[Stored]:

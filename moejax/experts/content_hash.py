@@ -52,6 +52,8 @@ def _add(digest: Any, name: str, layer: int, one: Part) -> None:
             digest.update(np.ascontiguousarray(bias, "<f4").tobytes())
     else:
         digest.update(struct.pack("<q", layer) + b"delta")
+    if isinstance(one, Lora) and one.bias is not None:
+        _tensors(digest, [one.bias])
     _tensors(digest, one if isinstance(one, Delta) else (one.a, one.b))
 
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from moejax.experts import links
 from moejax.experts.expert import SiteKey
 from moejax.experts.folder import EXTRAS, SAMPLES, closest, open_tensors, write_bytes, write_tensors
 from moejax.types import UserError
@@ -89,6 +90,7 @@ def write(
 
 
 def _read_samples(path: Path) -> list[dict[str, Any]]:
+    links.check(path)
     rows = []
     for number, line in enumerate(path.read_bytes().splitlines(), 1):
         try:

@@ -9,10 +9,12 @@ import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from reprlib import Repr
 from typing import Any
 
 import numpy as np
 
+from moejax.experts import links
 from moejax.types import UserError
 
 CONFIG = "adapter_config.json"
@@ -23,6 +25,9 @@ ADAPTERS_PICKLE = "pytorch_adapter.bin"
 INFO = "moejax.json"
 EXTRAS = "moejax_extras.safetensors"
 SAMPLES = "moejax_samples.jsonl"
+_shorter = Repr()
+_shorter.maxstring = _shorter.maxother = _shorter.maxlong = 100
+shown = _shorter.repr  # a value of a stranger's in an error message, however long it is
 BIGGEST_JSON = 16 * 2**20  # bytes
 DTYPES = ("F64", "F32", "F16", "BF16")
 
@@ -62,9 +67,10 @@ def closest(name: str, known: Iterable[str]) -> str:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object from a file. Raises UserError when it is missing, too large, or not one."""
+    """A JSON object from a file. Raises UserError when it is missing, too large, not one, or a link that leaves."""
     if not path.is_file():
         raise UserError(f"{path}: no such file")
+    links.check(path)
     if path.stat().st_size > BIGGEST_JSON:
         raise UserError(f"{path}: larger than {BIGGEST_JSON >> 20} MiB, which no such file needs")
     try:
@@ -100,12 +106,13 @@ class Tensors:
 
 @contextmanager
 def open_tensors(path: Path) -> Iterator[Tensors]:
-    """Open a safetensors file. Raises UserError when it is missing, truncated or corrupt."""
+    """Open a safetensors file. Raises UserError when it is missing, truncated, corrupt, or a link that leaves."""
     import ml_dtypes  # noqa: F401  # teaches numpy bfloat16
     from safetensors import SafetensorError, safe_open
 
     if not path.is_file():
         raise UserError(f"{path}: no such file")
+    links.check(path)
     try:
         with safe_open(path, "np") as file:
             yield Tensors(path, file)

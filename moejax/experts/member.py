@@ -27,6 +27,7 @@ class OnBase(NamedTuple):
     fingerprint: str
     allow_mismatch: bool = False
     homes: Homes = NOWHERE
+    ignore_saved: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,24 +49,28 @@ class Member:
     error: str | None = None
 
 
-def examine(folder: Path, name: str, base: OnBase | None = None) -> Member:
+def examine(folder: Path, name: str, base: OnBase | None = None, ignore_saved: bool = True) -> Member:
     """An expert, checked: all that can be known, with a base as `read` does.
+
+    ignore_saved: of an expert that is read without a base.
 
     Raises UserError on what `read` refuses, on a recorded hash that is none, and on damaged extras.
     """
     if base is None:
-        found = read_modules(folder, name=name)
+        found = read_modules(folder, name=name, ignore_saved=ignore_saved)
         info, parts, report = found.info, found.parts, found.report
         report = report._replace(warnings=report.warnings + _not_compared(folder, info))
         digest = None
     else:
-        sites, shapes, fingerprint, allow, homes = base
-        expert, report = read(folder, sites, shapes, fingerprint, allow, name, homes)
+        sites, shapes, fingerprint, allow, homes, ignore = base
+        expert, report = read(folder, sites, shapes, fingerprint, allow, name, homes, ignore)
         info, digest = expert.info, expert.info["hash"]
         parts = dict(zip(report.matched, expert.parts.values(), strict=not expert.rest))
     _check_extras(folder)
+    content = content_of(folder, info, parts)
+    report = report if report.hash else report._replace(hash=content)
     ranks = tuple(sorted({rank(one) for one in parts.values()} - {0}))
-    return Member(name, _size(folder), info, content_of(folder, info, parts), digest, ranks, report)
+    return Member(name, _size(folder), info, content, digest, ranks, report)
 
 
 def content_of(folder: Path, info: Mapping[str, Any], parts: Mapping[str, Part]) -> str:

@@ -18,7 +18,8 @@ def merged(bank: Bank, weights: Float[np.ndarray, "e"], mode: Mode, name: str) -
     """The expert that does what this bank does under task weights, at every site where it does anything.
 
     `output`: A = [A_e, …] one under the other, B = [w_e s_e B_e, …], of rank sum r over the experts with a weight;
-    `factor`: A = sum w_e A_e, B = sum w_e s_e B_e, of the largest rank. Its scale is 1.
+    `factor`: A = sum w_e A_e, B = sum w_e s_e B_e, of the largest rank. Its scale is 1, its bias
+    sum w_e s_e bias_e where any has one.
     Raises UserError where experts are no LoRAs: what is not linear has no such sum.
     """
     loras = {}
@@ -46,6 +47,11 @@ def _at(stack: Stack, slot: int, weights: Float[np.ndarray, "e"], mode: Mode) ->
         used = np.flatnonzero(w)
         down, up = (leaf[used].reshape(-1, leaf.shape[-1]) for leaf in (a, b * (w * scale)[:, None, None]))
     kept = down.any(axis=1) & up.any(axis=1)  # what fills a smaller rank, or adds nothing
+    bias = None if stack.bias is None else np.einsum("e,ef->f", w * scale, np.asarray(stack.bias[slot]))
+    bias = None if bias is None or not bias.any() else bias.astype(np.float32)
     if not kept.any():
-        return None
-    return Lora(down[kept].astype(np.float32), up[kept].astype(np.float32), float(kept.sum()))
+        if bias is None:
+            return None
+        kept = np.arange(len(down)) == 0  # a bias alone still needs factors to stand beside
+        down, up = down * 0, up * 0
+    return Lora(down[kept].astype(np.float32), up[kept].astype(np.float32), float(kept.sum()), bias=bias)

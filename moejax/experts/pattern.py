@@ -1,18 +1,24 @@
 """Regular expressions written by strangers, matched in bounded time.
 
 Python's `re` backtracks: `(a|a)*b` takes 15 s on 26 letters. Here a node of the pattern maps the set of
-positions where it may start to the set where it may end, so no path is walked twice.
+positions where it may start to the set where it may end, so no path is walked twice. And all matches of one
+folder together have two seconds.
 """
 
 import re
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import lru_cache, reduce
 from operator import or_
 from re import _constants as op  # type: ignore[attr-defined]
 from re import _parser  # type: ignore[attr-defined]
+from time import thread_time
 from typing import Any
 
-LONGEST = 1000  # characters of a pattern
+LONGEST = 512  # characters of a pattern
+SECONDS = 2.0  # of matching, for all patterns and modules of one folder
 MOST_GROUPS = 50
 DEEPEST = 2  # repeats inside repeats: each level multiplies the time by the length of the text
 
@@ -27,20 +33,68 @@ CATEGORIES = {
 }
 
 
-@lru_cache(maxsize=65536)  # the experts of a pool share patterns and modules
 def fullmatch(pattern: str, text: str) -> bool:
     """Whether `re.fullmatch(pattern, text)` would match.
 
     Raises ValueError, with what is wrong, on a pattern that does not parse or that leaves the supported part:
-    no flags, no look-around, no back-reference, no atomic group, repeats nested at most twice.
+    no flags, no look-around, no back-reference, no atomic group, repeats nested at most twice; and on one that
+    takes longer than what `limited` leaves.
     """
-    return bool(_ends(_tree(pattern), _Text(text), 1) >> len(text))
+    _check_length(pattern)
+    literal = _literal(pattern)
+    return text == literal if literal is not None else _match(pattern, text)
+
+
+def _check_length(pattern: str) -> None:
+    if len(pattern) > LONGEST:
+        raise ValueError(f"is longer than {LONGEST} characters")
+
+
+@lru_cache(maxsize=65536)  # the experts of a pool share patterns and modules
+def _match(pattern: str, text: str) -> bool:
+    tree, start = _tree(pattern), thread_time()
+    left = _left.get() or [SECONDS]
+    found = _Text(text, start + left[0])
+    try:
+        return bool(_ends(tree, found, 1) >> len(text))
+    finally:
+        left[0] -= thread_time() - start
+
+
+_left: ContextVar[list[float] | None] = ContextVar("_left", default=None)
+
+
+@contextmanager
+def limited() -> Iterator[None]:
+    """Within it all matches together have `SECONDS`; outside, each of them."""
+    token = _left.set([SECONDS])
+    try:
+        yield
+    finally:
+        _left.reset(token)
+
+
+@lru_cache(maxsize=4096)
+def _literal(pattern: str) -> str | None:
+    """The one text that matches, where there is nothing but letters."""
+    tree = _tree(pattern)
+    return "".join(chr(value) for _, value in tree) if all(kind is op.LITERAL for kind, _ in tree) else None
+
+
+def ends_with(key: str, text: str) -> bool:
+    r"""Whether the pattern `(.*\.)?(key)$` matches: the whole text, or its end after a dot; `^` means the whole.
+
+    Raises ValueError as `fullmatch` does.
+    """
+    _check_length(key)
+    name = _literal(key.removeprefix("^"))
+    if name is not None:
+        return text == name or (not key.startswith("^") and text.endswith(f".{name}") and "\n" not in text)
+    return _match(rf"(.*\.)?({key})$", text)
 
 
 @lru_cache(maxsize=1024)
 def _tree(pattern: str) -> Any:
-    if len(pattern) > LONGEST:
-        raise ValueError(f"is longer than {LONGEST} characters")
     if pattern.count("(") > MOST_GROUPS:
         raise ValueError(f"has more than {MOST_GROUPS} groups")
     try:
@@ -78,8 +132,8 @@ _WORD_EDGES = (op.AT_BOUNDARY, op.AT_NON_BOUNDARY)
 class _Text:
     """A text, and for every leaf of a pattern the positions where it matches, computed once."""
 
-    def __init__(self, text: str):
-        self.text = text
+    def __init__(self, text: str, deadline: float):
+        self.text, self.deadline = text, deadline
         self.found: dict[tuple[Any, int], Ends] = {}
 
     def where(self, kind: Any, value: Any) -> Ends:
@@ -96,6 +150,10 @@ class _Text:
 
 
 def _ends(nodes: Any, text: _Text, starts: Ends) -> Ends:
+    if thread_time() > text.deadline:
+        raise ValueError(
+            f"takes longer than {SECONDS:g} s to match: write it more simply, or list the modules"
+        )
     for kind, value in nodes:
         if kind in (op.MAX_REPEAT, op.MIN_REPEAT):
             starts = _repeat(value, text, starts)

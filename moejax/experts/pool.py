@@ -206,8 +206,11 @@ def read_pool(
     rank: int | None = None,
     allow_base_mismatch: bool = False,
     homes: Homes = NOWHERE,
+    ignore_saved: bool = False,
 ) -> tuple[Pool, tuple[LoadReport, ...]]:
     """All experts of `folder`, one a sub-folder, sorted by name; hidden ones are passed over.
+
+    The options are those of `bank.stack` and of `read`.
 
     Raises UserError as `read` does, and on an empty folder or names that differ only in case.
     """
@@ -220,7 +223,10 @@ def read_pool(
             f"{folder}: no expert in it: each is a sub-folder with adapter_config.json or config.json"
         )
     check_names(path.name for path in found)
-    loaded = [read(path, sites, shapes, fingerprint, allow_base_mismatch, homes=homes) for path in found]
+    loaded = [
+        read(path, sites, shapes, fingerprint, allow_base_mismatch, homes=homes, ignore_saved=ignore_saved)
+        for path in found
+    ]
     pool = pool_of(
         [expert for expert, _ in loaded], sites, shapes, layers, folders=found, capacity=capacity, rank=rank
     )

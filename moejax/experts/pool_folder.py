@@ -1,11 +1,10 @@
 """Experts that come to a pool folder, leave it or get another name, each in one step that can be taken back."""
 
-import os
 import shutil
 from collections.abc import Collection, Iterable
 from pathlib import Path
 
-from moejax.experts import checkpoint
+from moejax.experts import checkpoint, links
 from moejax.experts import folder as folders
 from moejax.experts.change import Change, undoable
 from moejax.experts.checkpoint import INDEX, MODEL_CONFIG
@@ -29,18 +28,26 @@ FILES = (CONFIG, WEIGHTS, ADAPTERS_WEIGHTS, INFO, EXTRAS, SAMPLES, "README.md", 
 
 
 def add(
-    pool: Path, folder: Path, name: str, base: OnBase | None = None, reserved: Collection[str] = ()
+    pool: Path,
+    folder: Path,
+    name: str,
+    base: OnBase | None = None,
+    reserved: Collection[str] = (),
+    ignore_saved: bool = False,
 ) -> Member:
     """Copy an expert's folder into a pool, which is made where there is none, and tell what was found.
 
-    reserved: names that no expert may have. Raises UserError on a bad or taken name, on an expert that `examine`
-    refuses, and on a symbolic link that leaves the folder, which itself is never changed.
+    reserved: names that no expert may have; ignore_saved: as `read` takes it. Raises UserError on a bad or taken name,
+    on an expert that `examine` refuses, and on a symbolic link that leaves the folder, which itself is never changed.
     """
     _check_name(name, reserved)
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder")
-    _check_links(folder)
-    member = examine(folder, name, base)
+    for entry in sorted(folder.iterdir()):
+        links.check(entry)
+    member = examine(
+        folder, name, None if base is None else base._replace(ignore_saved=ignore_saved), ignore_saved
+    )
     pool.mkdir(parents=True, exist_ok=True)
     with opened(pool) as journal:
         _check_free(name, (path.name for path in folders.expert_folders(pool)), pool)
@@ -142,16 +149,6 @@ def _content(folder: Path) -> str | None:
         return examine(folder, "any").content
     except (UserError, OSError):
         return None
-
-
-def _check_links(folder: Path) -> None:
-    """Raise UserError on a symbolic link that leads out of the folder: it would bring in files of somebody else."""
-    root = os.path.realpath(folder)
-    for entry in sorted(folder.iterdir()):
-        if entry.is_symlink() and not Path(os.path.realpath(entry)).is_relative_to(root):
-            raise UserError(
-                f"{entry} is a symbolic link that leaves the folder: put the file itself there, as cp -L does"
-            )
 
 
 def _of_checkpoint(folder: Path) -> list[str]:

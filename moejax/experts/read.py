@@ -51,22 +51,25 @@ def read(
     allow_base_mismatch: bool = False,
     name: str | None = None,
     homes: Homes = NOWHERE,
+    ignore_saved: bool = False,
 ) -> tuple[Expert, LoadReport]:
     """One expert from a folder that PEFT or AdapterHub wrote, or a whole fine-tuned model, with what was found.
 
     sites: Hugging Face module -> (path, layer); shapes: path -> (d, f); fingerprint: of the base to adapt;
-    name: of the expert, the folder's own unless given; homes: of what is no LoRA.
+    name: of the expert, the folder's own unless given; homes: of what is no LoRA; ignore_saved: take the LoRAs of a
+    folder that holds whole trained modules too, and leave those aside.
     Raises UserError, one sentence naming the file and the tensor or field, on anything that cannot be read as
     exactly the function that its library would compute, on damage, and on another base's fingerprint.
     """
     of_modules = {module: shapes[path] for module, (path, _) in sites.items()}
-    found = read_modules(folder, of_modules, fingerprint, allow_base_mismatch, name, homes)
+    found = read_modules(folder, of_modules, fingerprint, allow_base_mismatch, name, homes, ignore_saved)
     info, report, at = found.info, found.report, found.sites or sites
     expert = expert_of(
         report.name, info, {at[module]: one for module, one in found.parts.items()}, found.rest
     )
+    verified = info.get("hash") is not None
     info["hash"] = _hash(report.file, expert)
-    return expert, report
+    return expert, report._replace(hash=info["hash"], verified=verified)
 
 
 def own_name(folder: Path) -> str:
@@ -81,6 +84,7 @@ def read_modules(
     allow_base_mismatch: bool = False,
     name: str | None = None,
     homes: Homes | None = None,
+    ignore_saved: bool = False,
 ) -> Found:
     """An expert as its folder has it, by Hugging Face module, its recorded hash not compared.
 
@@ -98,18 +102,21 @@ def read_modules(
     raw = folders.read_json(folder / CONFIG)
     if is_adapters(raw):
         return _of_adapters(folder, raw, fingerprint, allow_base_mismatch, name, homes)
-    return _of_peft(folder, raw, shapes, fingerprint, allow_base_mismatch, name)
+    return _of_peft(folder, raw, shapes, fingerprint, allow_base_mismatch, name, ignore_saved)
 
 
 def _of_peft(
-    folder: Path, raw: Mapping[str, Any], shapes: Any, fingerprint: Any, allow: bool, name: str
+    folder: Path, raw: Mapping[str, Any], shapes: Any, fingerprint: Any, allow: bool, name: str, ignore: bool
 ) -> Found:
     file, weights = str(folder / CONFIG), folder / WEIGHTS
-    config = peft_config.parse(raw, file)
+    config = peft_config.parse(raw, file, ignore)
     info, warnings = _info(folder, "lora", fingerprint, allow)
     _no_pickle(weights, folder / PICKLE, BY_PEFT)
     with folders.open_tensors(weights) as tensors:
-        loras, targeted, zero = read_peft(tensors, shapes, config, file)
+        loras, targeted, zero, ignored = read_peft(tensors, shapes, config, file)
+    if ignored:
+        said = f"{weights}: {len(ignored)} tensors of modules saved whole are left aside, {ignored[0]} first"
+        warnings = (*warnings, said)
     return Found(info, loras, _report(name, weights, loras, targeted, zero, warnings))
 
 
@@ -180,15 +187,17 @@ def _info(
     file = folder / INFO
     info = folders.read_json(file) if file.exists() else {}
     if info.setdefault("kind", kind) != kind:
-        raise UserError(f"{file}: kind is {info['kind']!r}: only {kind!r} can be read as {NAMED[kind]}")
+        raise UserError(
+            f"{file}: kind is {folders.shown(info['kind'])}: only {kind!r} can be read as {NAMED[kind]}"
+        )
     recorded = info.get("base")
     if recorded is None:
         return info, (f"{folder}: no base fingerprint is recorded: check that it was trained on this base",)
     if not isinstance(recorded, str):
-        raise UserError(f"{file}: base is {recorded!r}: expected a fingerprint")
+        raise UserError(f"{file}: base is {folders.shown(recorded)}: expected a fingerprint")
     if fingerprint is None or recorded == fingerprint:
         return info, ()
-    what = f"{file}: trained on base {recorded}, not on {fingerprint}"
+    what = f"{file}: trained on base {recorded[:100]}, not on {fingerprint}"
     if not allow:
         raise UserError(f"{what}: use its own base, or --allow-base-mismatch if you know better")
     return info, (what,)

@@ -32,7 +32,7 @@ def read_delta(folder: Path, whole: Whole) -> FoundDelta:
     files = stored(folder)
 
     def change(name: str, leaf: Leaf) -> np.ndarray | None:
-        return difference(_read(folder, name, leaf, files), name, leaf, whole)
+        return difference(tensor_of(folder, name, leaf, files), name, leaf, whole)
 
     found = assembled(change, whole)
     if not found.deltas and not found.rest:
@@ -67,7 +67,8 @@ def difference(values: np.ndarray, name: str, leaf: Leaf, whole: Whole) -> np.nd
     return np.ascontiguousarray(change.T if leaf.turned else change)
 
 
-def _read(folder: Path, name: str, leaf: Leaf, files: Mapping[str, Stored]) -> np.ndarray:
+def tensor_of(folder: Path, name: str, leaf: Leaf, files: Mapping[str, Stored]) -> np.ndarray:
+    """A checkpoint's own tensor of this name. Raises UserError when it is missing, misshapen or not finite."""
     tensor = files.get(canonical(name) or "")
     if tensor is None:
         raise UserError(f"{folder}: the weights hold no {name}, which the base has")

@@ -1,104 +1,150 @@
 """The weights of a PEFT folder: LoRAs by module, each tensor known, targeted, with its partner and of its shape."""
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from moejax.experts import folder as folders
-from moejax.experts import peft_config
+from moejax.experts import peft_config, peft_names
 from moejax.experts.folder import CONFIG, Tensors
 from moejax.experts.lora import Lora
+from moejax.experts.pattern import limited
 from moejax.experts.peft_config import PeftConfig
+from moejax.experts.peft_names import LEAVES, Renamed
 from moejax.types import UserError
 
-PREFIX = "base_model.model."
-FACTORS = (".lora_A.weight", ".lora_B.weight")
-HINTS = {  # part of a key -> what such a tensor is
-    "lora_magnitude_vector": "DoRA's magnitudes",
-    "lora_embedding": "a LoRA on an embedding",
-    "modules_to_save": "a whole trained module",
-    "lora_bias": "a bias inside the LoRA",
-    ".lora_A.": "a LoRA under another layout",
-    ".lora_B.": "a LoRA under another layout",
-    ".bias": "a trained bias",
-}
+A, B, BIAS = LEAVES
 
 
 class FoundLoras(NamedTuple):
-    """loras: by module; targeted: modules of the base that the config names; zero: tensors."""
+    """loras: by module of the base; targeted: modules of the base that the config names; zero, ignored: tensors."""
 
     loras: dict[str, Lora]
     targeted: tuple[str, ...]
     zero: tuple[str, ...]
+    ignored: tuple[str, ...] = ()
+
+
+class Keyed(NamedTuple):
+    """module of the file -> leaf -> the tensor's name; ignored: names of tensors that were asked to be left aside."""
+
+    modules: dict[str, dict[str, str]]
+    ignored: tuple[str, ...]
 
 
 def read_peft(
     tensors: Tensors, shapes: Mapping[str, tuple[int, int]] | None, config: PeftConfig, file: str
 ) -> FoundLoras:
     """All LoRAs of an open file; shapes as `read_modules` takes them. Raises UserError naming file and tensor."""
-    modules = _modules(tensors, shapes, config, file)
-    loras = {m: _lora(tensors, m, shapes[m] if shapes else None, config, file) for m in modules}
-    zero = tuple(_key(m, i) for m, one in loras.items() for i in range(2) if not (one.a, one.b)[i].any())
-    if all(not one.b.any() for one in loras.values()):
-        raise UserError(
-            f"{tensors.path}: every lora_B is zero, {_key(modules[0], 1)!r} first: it does nothing"
-        )
-    targeted = tuple(module for module in shapes or () if peft_config.targeted(config, module, file))
-    return FoundLoras(loras, targeted, zero)
+    keyed = _keyed(tensors, config)
+    names = peft_names.renamed(keyed.modules, shapes) if shapes is not None else Renamed()
+    loras, zero = {}, []
+    with limited():
+        for module in sorted(keyed.modules):
+            keys = keyed.modules[module]
+            _check(tensors, module, keys, names.in_base(module), shapes, config, file)
+            shape = shapes[names.in_base(module)] if shapes is not None else None
+            one = _lora(tensors, module, keys, shape, config, file)
+            loras[names.in_base(module)] = one
+            zero += [keys[leaf] for leaf, factor in ((A, one.a), (B, one.b)) if not factor.any()]
+        targeted = tuple(m for m in shapes or () if peft_config.targeted(config, names.in_file(m), file))
+    if not any(_does_something(one) for one in loras.values()):
+        first = keyed.modules[min(keyed.modules)]
+        raise UserError(f"{tensors.path}: every lora_B is zero, {first[B]!r} first: it does nothing")
+    return FoundLoras(loras, targeted, tuple(zero), keyed.ignored)
 
 
-def _modules(
-    tensors: Tensors, known: Mapping[str, Any] | None, config: PeftConfig, file: str
-) -> tuple[str, ...]:
-    """The modules that the file adapts, in sorted order, each with both factors."""
-    found: dict[str, set[str]] = {}
+def _does_something(one: Lora) -> bool:
+    return bool(one.a.any() and one.b.any()) or (one.bias is not None and bool(one.bias.any()))
+
+
+def _keyed(tensors: Tensors, config: PeftConfig) -> Keyed:
+    """The tensors of an adapter by module. Raises UserError on a name of another kind, met twice, or of a second."""
+    found: dict[str, dict[str, str]] = {}
+    adapters: dict[str, str] = {}
+    ignored = []
     for key in tensors.names:
         if ".." in key or "/" in key or "\\" in key:
             raise UserError(f"{tensors.path}: tensor {key!r} has a path for a name")
-        factor = next((f for f in FACTORS if key.endswith(f)), "")
-        module = key[len(PREFIX) : -len(factor)] if factor and key.startswith(PREFIX) else ""
-        if not module:
-            hint = next((f" ({what})" for part, what in HINTS.items() if part in key), "")
+        if peft_names.TRAINING in key:
+            continue
+        if peft_names.saved_whole(key, config.ignored):
+            ignored.append(key)
+            continue
+        named = peft_names.parse(key)
+        if named is None:
             raise UserError(
-                f"{tensors.path}: unknown tensor {key!r}{hint}: expected {PREFIX}MODULE{FACTORS[0]}"
+                f"{tensors.path}: unknown tensor {key!r}{peft_names.hint(key)}: "
+                f"expected {peft_names.PREFIX}MODULE.{A}"
             )
-        if known is not None and module not in known:
-            near = folders.closest(module, known)
+        module, leaf, adapter = named
+        adapters.setdefault(adapter, key)
+        if len(adapters) > 1:
+            first, second = adapters.values()
             raise UserError(
-                f"{tensors.path}: tensor {key!r} is for a module that the base does not have{near}"
+                f"{tensors.path}: tensors {first!r} and {second!r} are of two adapters: "
+                "save each in a folder of its own"
             )
-        if not peft_config.targeted(config, module, file):
-            raise UserError(f"{tensors.path}: tensor {key!r} is for a module that {file} does not target")
-        found.setdefault(module, set()).add(factor)
-    for module, factors in found.items():
-        for i, factor in enumerate(FACTORS):
-            if factor not in factors:
-                raise UserError(
-                    f"{tensors.path}: tensor {_key(module, i)!r} is missing, its partner is there"
-                )
+        if leaf in found.setdefault(module, {}):
+            raise UserError(
+                f"{tensors.path}: tensors {found[module][leaf]!r} and {key!r} are one and the same: keep one"
+            )
+        found[module][leaf] = key
     if not found:
-        raise UserError(f"{tensors.path}: holds no tensor")
-    return tuple(sorted(found))
+        raise UserError(f"{tensors.path}: holds no tensor" + (" of a LoRA" if ignored else ""))
+    return Keyed(found, tuple(ignored))
 
 
-def _key(module: str, i: int) -> str:
-    return PREFIX + module + FACTORS[i]
+def _check(
+    tensors: Tensors,
+    module: str,
+    keys: Mapping[str, str],
+    ours: str,
+    known: Mapping[str, object] | None,
+    config: PeftConfig,
+    file: str,
+) -> None:
+    """Raise UserError unless the module is the base's, is targeted, and has the tensors that it should have."""
+    key = next(iter(keys.values()))
+    if known is not None and ours not in known:
+        near = folders.closest(ours, known)
+        raise UserError(f"{tensors.path}: tensor {key!r} is for a module that the base does not have{near}")
+    if not peft_config.targeted(config, module, file):
+        raise UserError(f"{tensors.path}: tensor {key!r} is for a module that {file} does not target")
+    if BIAS in keys and not config.biased:
+        raise UserError(f"{tensors.path}: tensor {keys[BIAS]!r} is a bias, but {file} does not set lora_bias")
+    for leaf in LEAVES[: 2 + config.biased]:
+        if leaf not in keys:
+            lacking = f"{peft_names.PREFIX}{module}.{leaf}"
+            raise UserError(f"{tensors.path}: tensor {lacking!r} is missing, its partner is there")
 
 
 def _lora(
-    tensors: Tensors, module: str, shape: tuple[int, int] | None, config: PeftConfig, file: str
+    tensors: Tensors,
+    module: str,
+    keys: Mapping[str, str],
+    shape: tuple[int, int] | None,
+    config: PeftConfig,
+    file: str,
 ) -> Lora:
     """The factors of a module; shapes are checked before anything is read, d and f only where they are known."""
     r, alpha = peft_config.rank_and_alpha(config, module, file)
-    d, f = shape or ("any", "any")
-    for i, expected in enumerate([(r, d), (f, r)]):
-        found = tensors.shape(_key(module, i))
-        fits = (want in ("any", size) for size, want in zip(found, expected, strict=False))
-        if len(found) != 2 or not all(fits):
-            raise UserError(
-                f"{tensors.path}: tensor {_key(module, i)!r} has shape {list(found)}: "
-                f"expected [{', '.join(map(str, expected))}] with rank {r} by {CONFIG}"
-            )
-    a, b = (tensors.read(_key(module, i)) for i in range(2))
-    return Lora(a, np.ascontiguousarray(b.T), alpha, config.rslora)
+    d, f = shape or (None, None)
+    _check_shape(tensors, keys[A], (r, d), r)
+    _check_shape(tensors, keys[B], (f, r), r)
+    if BIAS in keys:
+        _check_shape(tensors, keys[BIAS], tensors.shape(keys[B])[:1], r)
+    a, b, bias = (tensors.read(keys[leaf]) if leaf in keys else None for leaf in LEAVES)
+    assert a is not None and b is not None
+    return Lora(a, np.ascontiguousarray(b.T), alpha, config.rslora, bias)
+
+
+def _check_shape(tensors: Tensors, key: str, expected: tuple[int | None, ...], r: int) -> None:
+    found = tensors.shape(key)
+    fits = (want in (None, size) for size, want in zip(found, expected, strict=False))
+    if len(found) != len(expected) or not all(fits) or 0 in found:
+        wanted = ", ".join("any" if size is None else str(size) for size in expected)
+        raise UserError(
+            f"{tensors.path}: tensor {key!r} has shape {list(found)}: expected [{wanted}] with rank {r} by {CONFIG}"
+        )

@@ -16,7 +16,8 @@ class LoadReport(NamedTuple):
     matched: modules with weights. unmatched: modules of the base that the config targets, without weights.
     zero: tensors that make their module's delta zero. scale: effective scale by module. norm: Frobenius norm
     of the whole delta. median: the pool's, once compared. warnings: sentences for the user. file: of the weights.
-    kind: of the expert where it is no adapter. The norm of a checkpoint is NaN where no base was at hand.
+    kind: of the expert where it is no adapter. hash: of its content, `verified` against the one that it recorded.
+    The norm of a checkpoint is NaN where no base was at hand.
     """
 
     name: str
@@ -29,6 +30,8 @@ class LoadReport(NamedTuple):
     warnings: tuple[str, ...] = ()
     file: Path = Path()
     kind: str = ""
+    hash: str = ""
+    verified: bool = False
 
 
 def compare(reports: Sequence[LoadReport], hashes: Sequence[str]) -> tuple[LoadReport, ...]:
@@ -59,6 +62,9 @@ def line(report: LoadReport) -> str:
         text += f", norm {report.norm:.4g}"
         if report.median is not None:
             text += f" (pool's median {report.median:.4g})"
+    if report.hash and not report.verified:
+        kind, _, digits = report.hash.partition(":")
+        text += f", {kind}:{digits[:12]} unverified"
     counts = ((report.unmatched, "targeted without weights"), (report.zero, "zero tensors"))
     return text + "".join(f", {len(some)} {what}" for some, what in counts if some)
 

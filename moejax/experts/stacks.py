@@ -1,6 +1,6 @@
 """All experts of one path stacked, a record for each kind of expert, and one expert laid out for it.
 
-Whatever the kind, the leaves are [s, e, …], but for the last one, `slot` [l]: a layer's index into s, or -1.
+Whatever the kind, the leaves are [s, e, …], but for `slot` [l]: a layer's index into s, or -1.
 """
 
 from collections.abc import Sequence
@@ -21,7 +21,7 @@ Row = dict[str, Any]  # leaves of a stack by name, without `slot`: [s, …] of o
 class Stack(NamedTuple):
     """LoRAs of one linear, all adapted layers. Ranks below r are padded with zeros; scale is 0 where absent.
 
-    a [s, e, r, d], b [s, e, r, f], scale [s, e], present [s, e]; slot [l]
+    a [s, e, r, d], b [s, e, r, f], scale [s, e], present [s, e]; slot [l]; bias [s, e, f], None where no LoRA has one
     """
 
     a: Float[Array, "s e r d"]
@@ -29,6 +29,7 @@ class Stack(NamedTuple):
     scale: Float[Array, "s e"]
     present: Bool[Array, "s e"]
     slot: Int[Array, "l"]
+    bias: Float[Array, "s e f"] | None = None
 
 
 class Bottlenecks(NamedTuple):
@@ -70,10 +71,16 @@ def kind_of(stack: AnyStack) -> str:
     return next(kind for kind, record in OF_KIND.items() if isinstance(stack, record))
 
 
+def leaves(stack: AnyStack) -> Row:
+    """name -> leaf [s, e, …], of those that it has: all but `slot`."""
+    return {name: leaf for name, leaf in stack._asdict().items() if name != "slot" and leaf is not None}
+
+
 def room(stack: AnyStack) -> Row:
     """Room for one more expert: the leaves of a stack without its experts, zeros [s, …]."""
-    leaves = zip(stack._fields, stack[:-1], strict=False)
-    return {name: np.zeros((leaf.shape[0], *leaf.shape[2:]), leaf.dtype) for name, leaf in leaves}
+    return {
+        name: np.zeros((leaf.shape[0], *leaf.shape[2:]), leaf.dtype) for name, leaf in leaves(stack).items()
+    }
 
 
 def misshapen(stack: AnyStack) -> str:
@@ -84,14 +91,16 @@ def misshapen(stack: AnyStack) -> str:
         fits = stack.bias.shape == (s, e, stack.w.shape[3])
     else:
         fits = stack.b.shape[:3] == (s, e, stack.a.shape[2])
+        if isinstance(stack, Stack) and stack.bias is not None:
+            fits = fits and stack.bias.shape == (s, e, stack.b.shape[3])
     if fits and stack.scale.shape == stack.present.shape == (s, e):
         return ""
     shapes = ", ".join(str(leaf.shape) for leaf in (*big, stack.scale, stack.present))
     return f"has shapes {shapes}: expected {wanted}, [s, e], [s, e]"
 
 
-def empty(kind: str, lead: Sequence[int], r: int, d: int, f: int) -> Row:
-    """Room for experts of a kind: leaves of zeros, [*lead, …]."""
+def empty(kind: str, lead: Sequence[int], r: int, d: int, f: int, biased: bool = False) -> Row:
+    """Room for experts of a kind: leaves of zeros, [*lead, …]; biased: for LoRAs that have a bias."""
     zero = np.zeros(tuple(lead), np.float32)
     if kind == "delta":
         row = {"w": np.zeros((*lead, d, f), np.float32), "bias": np.zeros((*lead, f), np.float32)}
@@ -101,6 +110,8 @@ def empty(kind: str, lead: Sequence[int], r: int, d: int, f: int) -> Row:
     if kind == "bottleneck":
         biases = {"a_bias": np.zeros((*lead, r), np.float32), "b_bias": np.zeros((*lead, f), np.float32)}
         row |= biases | {"act": zero.astype(np.int32)}
+    if kind == "lora" and biased:
+        row["bias"] = np.zeros((*lead, f), np.float32)
     return row
 
 
@@ -123,6 +134,12 @@ def fill(row: Row, slot: int, part: Part, what: str) -> None:
     if r > most:
         raise UserError(f"{what} has rank {r}, the bank holds {most}: stack it with rank={r} or compress it")
     row["a"][slot, :r], row["b"][slot, :r] = part.a, part.b
+    if isinstance(part, Lora) and part.bias is not None:
+        if part.bias.shape != (f,):
+            raise UserError(f"{what} has a bias {part.bias.shape}: expected [{f}]")
+        if "bias" not in row:
+            raise UserError(f"{what} has a bias, for which the bank has no room: stack the pool anew with it")
+        row["bias"][slot] = part.bias
     if isinstance(part, Bottleneck):
         row["a_bias"][slot, :r], row["b_bias"][slot] = part.a_bias, part.b_bias
         row["act"][slot] = list(ACTS).index(part.act)
@@ -137,7 +154,11 @@ def part_of(kind: str, leaves: Row, like: Part | None) -> Part:
     a, b = a[:r].copy(), b[:r].copy()
     if kind == "lora":
         alpha, rslora = float(times * np.float32(r)), False
-        return Lora(a, b, *((like.alpha, like.rslora) if isinstance(like, Lora) else (alpha, rslora)))
+        if isinstance(like, Lora):
+            alpha, rslora = like.alpha, like.rslora
+        bias = leaves.get("bias")
+        had = like.bias is not None if isinstance(like, Lora) else bias is not None and bool(np.any(bias))
+        return Lora(a, b, alpha, rslora, bias.copy() if had and bias is not None else None)
     act = list(ACTS)[int(leaves["act"])]
     return Bottleneck(a, leaves["a_bias"][:r].copy(), b, leaves["b_bias"].copy(), act, float(times))
 

@@ -13,8 +13,8 @@ from moejax.experts.expert import Expert, SiteKey
 from moejax.experts.folder import ADAPTERS_WEIGHTS, CONFIG, INFO, WEIGHTS
 from moejax.experts.homes import NOWHERE, Homes
 from moejax.experts.lora import Lora, rank, scale
+from moejax.experts.peft_names import LEAVES, PREFIX
 from moejax.experts.read_delta import assembled, difference
-from moejax.experts.read_peft import FACTORS, PREFIX
 from moejax.experts.write_adapters import by_module
 from moejax.types import UserError
 
@@ -79,10 +79,13 @@ def write(
 
 
 def _tensors(modules: Mapping[str, Lora]) -> dict[str, np.ndarray]:
+    """PEFT's tensors; it has one flag for all biases, so where some have none these are zeros."""
     found = {}
+    biased = any(one.bias is not None for one in modules.values())
     for module, one in modules.items():
-        for factor, value in zip(FACTORS, (one.a, one.b.T), strict=True):
-            found[PREFIX + module + factor] = value
+        bias = np.zeros(one.b.shape[1], np.float32) if one.bias is None else one.bias
+        for leaf, value in zip(LEAVES[: 2 + biased], (one.a, one.b.T, bias), strict=False):
+            found[f"{PREFIX}{module}.{leaf}"] = value
     return found
 
 
@@ -90,13 +93,17 @@ def _modules(expert: Expert, sites: Mapping[str, SiteKey]) -> dict[str, Lora]:
     """The LoRAs by Hugging Face module; PEFT has one rsLoRA flag for all, so mixed ones become plain."""
     names = {site: module for module, site in sites.items()}
     alike = len({one.rslora for one in expert.loras.values()}) == 1
+    biased = any(one.bias is not None for one in expert.loras.values())
     modules = {}
     for (path, layer), one in expert.loras.items():
         here = f"expert {expert.name!r} at {path!r}, layer {layer}"
         if (path, layer) not in names:
             raise UserError(f"{here}: the base has no such site")
-        if not (np.isfinite(one.a).all() and np.isfinite(one.b).all() and 0 < one.alpha < np.inf):
+        leaves = [leaf for leaf in (one.a, one.b, one.bias) if leaf is not None]
+        if not (all(np.isfinite(leaf).all() for leaf in leaves) and 0 < one.alpha < np.inf):
             raise UserError(f"{here}: factors must be finite and alpha (here {one.alpha}) above 0")
+        if biased and one.bias is None:
+            one = one._replace(bias=np.zeros(one.b.shape[1], np.float32))
         modules[names[path, layer]] = (
             one if alike else one._replace(alpha=scale(one) * rank(one), rslora=False)
         )

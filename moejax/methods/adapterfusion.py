@@ -75,10 +75,12 @@ class Outputs(NamedTuple):
 
 
 def of_loras(x: Float[Array, "b t d"], site: Site) -> Outputs:
-    """u_n = s_n B_n A_n x, in float32."""
+    """u_n = s_n (B_n A_n x + bias_n), in float32."""
     assert site.stack is not None
-    a, b, scale = (leaf[jnp.maximum(site.slot, 0)] for leaf in site.stack[:3])
-    return Outputs(jnp.einsum("btd,erd,e->bter", x.astype(jnp.float32), a, scale), b)
+    slot, bias = jnp.maximum(site.slot, 0), site.stack.bias
+    a, b, scale = (leaf[slot] for leaf in site.stack[:3])
+    z = jnp.einsum("btd,erd,e->bter", x.astype(jnp.float32), a, scale)
+    return Outputs(z, b, None if bias is None else bias[slot] * scale[:, None])
 
 
 def of_bottlenecks(h: Float[Array, "b t d"], site: Site) -> Outputs:

@@ -148,15 +148,19 @@ class Mixed:
 
 @dataclass(frozen=True)
 class Updates:
-    """A linear's score: G from the experts' updates s_i B_i A_i x."""
+    """A linear's score: G from the experts' updates s_i (B_i A_i x + bias_i)."""
 
     gate: Gate
 
     def __call__(self, site: Site, x: Float[Array, "b t d"]) -> Weights:
         """Example weights [b, e], or step weights [b, t, e]."""
         assert site.stack is not None
-        a, b, scale = (leaf[jnp.maximum(site.slot, 0)] for leaf in site.stack[:3])
-        return Weights(self.gate(site, jnp.einsum("btd,erd,erf,e->betf", x, a, b, scale)))
+        slot, bias = jnp.maximum(site.slot, 0), site.stack.bias
+        a, b, scale = (leaf[slot] for leaf in site.stack[:3])
+        given = jnp.einsum("btd,erd,erf,e->betf", x, a, b, scale)
+        if bias is not None:
+            given = given + (scale[:, None] * bias[slot])[None, :, None]
+        return Weights(self.gate(site, given))
 
 
 def adapt(config: Config, base: Base) -> Adapted:

@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from moejax.experts.checkpoint import inside
+from moejax.experts.links import inside
 from moejax.types import UserError
 
 VOCABULARIES = (
@@ -54,7 +54,7 @@ def read_tokenizer(folder: Path, vocab: int | None = None) -> Any:
             f"{folder}: no tokenizer can be read (there is none of {names}): copy the base's own there"
         )
     for file in sorted({file for pattern in WANTED for file in folder.glob(pattern)}):
-        inside(folder, file)
+        inside(file)
     try:
         found = AutoTokenizer.from_pretrained(str(folder), trust_remote_code=False, local_files_only=True)
         tokens = max(found.get_vocab().values(), default=-1) + 1

@@ -13,8 +13,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from moejax.experts.checkpoint import Stored, canonical, inside, read_json, stored
+from moejax.experts.checkpoint import Stored, canonical, read_json, stored
 from moejax.experts.homes import Homes
+from moejax.experts.links import inside
 from moejax.models import t5
 from moejax.models.base import Base, fingerprint, line, sealed
 from moejax.models.configs import Config, configure, family_of, hf_config
@@ -46,7 +47,7 @@ def load(source: str | Path, dtype: str = "float32", sharding: Placing | None = 
     Raises UserError for a folder, config or file that is absent, damaged, disagreeing or asks for code.
     """
     folder = locate(source)
-    config_file = inside(folder, folder / "config.json")
+    config_file = inside(folder / "config.json")
     config, files = configure(read_json(config_file), str(config_file), dtype), stored(folder)
     model = make_model(config := _settled(config, files))
     shapes = _abstract(config)

@@ -81,6 +81,7 @@ def _trained(
     return read_pool(
         run.folder / stage, base.sites, base.shapes, base.layers, base.fingerprint,
         allow_base_mismatch=config.base.allow_mismatch, homes=base.homes,
+        ignore_saved=config.base.ignore_saved_modules,
     )  # fmt: skip
 
 

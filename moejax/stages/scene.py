@@ -179,6 +179,7 @@ def _read_given(folder: str, config: Config, base: Base) -> Given:
     return read_pool(
         folder, base.sites, base.shapes, base.layers, base.fingerprint,
         allow_base_mismatch=config.base.allow_mismatch, homes=base.homes,
+        ignore_saved=config.base.ignore_saved_modules,
     )  # fmt: skip
 
 

@@ -69,7 +69,12 @@ def test_the_adapter_has_the_factors_of_the_merge(made, tmp_path, capsys):
         mine = one.alpha / len(one.a) * one.a.T @ one.b
         np.testing.assert_allclose(mine, a.T @ b, rtol=0, atol=1e-5 * np.abs(a.T @ b).max())
     said = capsys.readouterr().out
-    assert f"{len(found.loras)} modules, factor of" in said and "-1 " in said and "0.5 " in said
+    assert (
+        f"{len(found.loras)} modules, rank " in said
+        and "; factor of " in said
+        and "-1 " in said
+        and "0.5 " in said
+    )
 
 
 def test_a_uniform_merge_of_outputs_has_the_sum_of_the_ranks(made, tmp_path):
@@ -78,6 +83,22 @@ def test_a_uniform_merge_of_outputs_has_the_sum_of_the_ranks(made, tmp_path):
     assert config["peft_type"] == "LORA"
     info = json.loads((tmp_path / "mean" / "moejax.json").read_text())
     assert info["description"].startswith("uniform over ")
+
+
+def test_a_merge_may_be_smaller_or_a_whole_model(made, tmp_path, capsys):
+    assert merge(made, "uniform", tmp_path / "small", "--rank", "1") == 0
+    assert "rank 1, relative error 0." in capsys.readouterr().out
+    assert merge(made, "uniform", tmp_path / "whole", "--full") == 0
+    assert "the base with" in capsys.readouterr().out
+    base, whole = load(made / "base"), load(tmp_path / "whole")
+    assert merge(made, "uniform", tmp_path / "mean") == 0
+    mean, _ = read(tmp_path / "mean", base.sites, base.shapes, base.fingerprint)
+    for (path, layer), one in mean.loras.items():
+        before, after = base.params, whole.params
+        for step in path.split("/"):
+            before, after = before[step], after[step]
+        change = after["kernel"][layer] - before["kernel"][layer]
+        np.testing.assert_allclose(change, one.a.T @ one.b, rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize(

@@ -6,8 +6,10 @@ import re
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import tiny
+from safetensors.numpy import load_file, save_file
 
 from moejax.__main__ import run
 from moejax.commands import pool as command
@@ -16,7 +18,7 @@ from moejax.commands.parse import flags
 from moejax.experts import pool_folder
 from moejax.experts.content_hash import content_hash
 from moejax.experts.files import write
-from moejax.experts.folder import CONFIG, INFO
+from moejax.experts.folder import CONFIG, INFO, WEIGHTS
 from moejax.experts.journal import HIDDEN, opened
 from moejax.experts.member import Member
 from moejax.methods import TABLE
@@ -249,6 +251,19 @@ def test_the_folder_one_stands_in_has_a_name(said, here, monkeypatch):
     assert said("add", "../../pool", ".")[0].startswith("added ann:")
 
 
+@pytest.mark.parametrize("base", [[], ["--base", "base"]])
+def test_modules_saved_whole_are_left_aside_when_asked(said, refused, base):
+    config = Path("from/ann", CONFIG)
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"modules_to_save": ["classifier"]}))
+    file = Path("from/ann", WEIGHTS)
+    save_file(load_file(file) | {"base_model.model.classifier.weight": np.ones((2, 16), np.float32)}, file)
+    assert "modules_to_save is set" in refused("add", "pool", "from/ann", *base)
+    lines = said("add", "pool", "from/ann", "--ignore-saved-modules", *base)
+    assert lines[0].startswith("added ann: 3 modules")
+    assert any("1 tensors of modules saved whole are left aside" in line for line in lines[1:])
+    assert any("left aside" in line for line in said("list", "pool", "--base", "base"))
+
+
 def test_usage_and_help(capsys):
     for argv in ([], ["--help"], ["-h"]):
         assert run(["pool", *argv]) == 0
@@ -258,8 +273,8 @@ def test_usage_and_help(capsys):
         run(["pool", "add", "--help"])
     assert end.value.code == 0
     out = capsys.readouterr().out
-    assert "POOL FOLDER [--name NAME] [--base SOURCE]" in out and "minilm" in out
-    assert list(flags(command.Add)) == ["--name", "--base", "--allow-base-mismatch"]
+    assert "[OPTIONS] POOL FOLDER" in out and "--name NAME" in out and "minilm" in out
+    assert list(flags(command.Add)) == ["--name", "--base", "--allow-base-mismatch", "--ignore-saved-modules"]
 
 
 def test_a_listing_needs_no_base(said, monkeypatch):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from moejax.experts import bank as banks
-from moejax.experts import bottleneck
+from moejax.experts import bottleneck, stacks
 from moejax.experts.bottleneck import ACTS, Bottleneck
 from moejax.experts.content_hash import content_hash
 from moejax.experts.expert import Expert
@@ -109,7 +109,7 @@ def test_append_and_drop_are_of_every_kind(tiny):
     banks.check(dropped)
     assert dropped.alive.tolist() == [True, False, True]
     for stack in dropped.sites.values():
-        assert not any(np.asarray(leaf[:, 1]).any() for leaf in stack[:-1])
+        assert not any(np.asarray(leaf[:, 1]).any() for leaf in stacks.leaves(stack).values())
 
 
 def test_what_does_not_fit_is_refused(tiny):

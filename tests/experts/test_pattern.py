@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from moejax.experts.pattern import fullmatch
+from moejax.experts.pattern import ends_with, fullmatch, limited
 
 PATTERNS = [
     r".*",
@@ -81,9 +81,48 @@ def test_hostile_patterns_take_no_time(pattern):
         (r"((a{2}){2}){2}", "nests repeats"),
         (r"(a", "not a regular expression"),
         ("(" * 51 + ")" * 51, "more than 50 groups"),
-        ("a" * 1001, "longer than 1000"),
+        ("a" * 513, "longer than 512"),
     ],
 )
 def test_what_cannot_be_matched_is_refused(pattern, says):
     with pytest.raises(ValueError, match=says):
         fullmatch(pattern, "a")
+
+
+KEYS = ["query", "^query", "0.query", r"\d+\.query", "q.*", "^encoder.*query", "a|query", "", "^", "query$", "uery",
+        "(que)ry", "qu[e]ry", "^^query"]  # fmt: skip
+NAMES = [text for text in TEXTS if "\n" not in text]
+NAMES += [".", "a.", "x.query", "query.x", "encoder.layer.10.query", "y.encoder.0.query"]
+
+
+@pytest.mark.parametrize("key", KEYS)
+def test_ends_agree_with_peft(key):
+    for name in NAMES:
+        assert ends_with(key, name) == bool(re.match(rf"(.*\.)?({key})$", name)), name
+
+
+def test_an_end_that_is_no_pattern_is_refused():
+    with pytest.raises(ValueError, match="not a regular expression"):
+        ends_with(r"quer\y", "query")
+    with pytest.raises(ValueError, match="longer than 512"):
+        ends_with("a" * 513, "a")
+
+
+def test_all_matches_of_a_folder_together_have_two_seconds():
+    """No pattern is slow alone; together they are refused, and outside of the limit they are not."""
+    patterns = [f"((.|a)*(.|b)*(.|c)*.*.*.*.*)*x{i}" for i in range(3000)]
+    text = "model.layers.11.self_attn.q_proj" * 3
+    start = time.process_time()
+    with limited(), pytest.raises(ValueError, match="takes longer than 2 s to match"):
+        any(fullmatch(pattern, text) for pattern in patterns)
+    assert 1.5 < time.process_time() - start < 4
+    assert not fullmatch(patterns[-1], text)
+
+
+def test_literal_patterns_cost_nothing():
+    """One pattern a module, as we write them ourselves: hundreds of modules within the limit."""
+    names = [f"model.layers.{i}.self_attn.{j}_proj" for i in range(100) for j in "qkvo"]
+    start = time.process_time()
+    with limited():
+        assert all(sum(ends_with("^" + re.escape(name), other) for other in names) == 1 for name in names)
+    assert time.process_time() - start < 2

@@ -1,6 +1,7 @@
 """`adapter_config.json`: what is read, what is refused by name."""
 
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -25,6 +26,14 @@ def test_the_tables_do_not_overlap():
     assert len(USED | WITHOUT_MEANING | set(REFUSED)) == len(USED) + len(WITHOUT_MEANING) + len(REFUSED)
 
 
+def test_the_page_has_the_table():
+    said = {USED: "used", WITHOUT_MEANING: "about training, saving or memory: passed over"}
+    rows = [f"| `{field}` | {what} |" for fields, what in said.items() for field in sorted(fields)]
+    rows += [f"| `{field}` | refused when set: {what} |" for field, what in sorted(REFUSED.items())]
+    page = (Path(__file__).parents[2] / "docs" / "adapters.md").read_text()
+    assert [line for line in page.splitlines() if line.startswith("| `")] == rows
+
+
 def test_defaults_are_those_of_peft():
     config = peft_config.parse({"peft_type": "LORA", "target_modules": "all-linear"}, "FILE")
     assert (config.r, config.alpha, config.rslora) == (8, 8.0, False)
@@ -43,14 +52,12 @@ def test_what_is_about_training_is_passed_over(field):
     assert parsed(**{field: "anything"}) == parsed()
 
 
-@pytest.mark.parametrize("value", [True, False, "gaussian", "Gaussian", "orthogonal", "eva"])
+@pytest.mark.parametrize("value", [True, False, "gaussian", "Gaussian", "orthogonal", "eva", "mica"])
 def test_plain_initialisations_are_read(value):
     assert parsed(init_lora_weights=value) == parsed()
 
 
-@pytest.mark.parametrize(
-    "value", ["pissa", "pissa_niter_4", "olora", "loftq", "corda", "lora_ga", "mica", "new", 3]
-)
+@pytest.mark.parametrize("value", ["pissa", "pissa_niter_4", "olora", "loftq", "corda", "lora_ga", "new", 3])
 def test_initialisations_that_rewrite_the_base_are_refused(value):
     with pytest.raises(UserError, match=f"init_lora_weights is {value!r}"):
         parsed(init_lora_weights=value)
