@@ -91,7 +91,7 @@ test: $(STAMPS)/test  ## run the fast tests
 test-slow: $(STAMPS)/test  ## run the tests that take longer
 	$(PYTEST) -m "slow and not parity"
 
-parity: $(STAMPS)/parity $(ADAPTERS_VENV)/outputs/python  ## compare with torch, transformers, peft and adapters
+parity: $(STAMPS)/parity $(ADAPTERS_VENV)/outputs/python  ## compare with torch, transformers, peft, lm_eval and adapters
 	MOEJAX_ADAPTERHUB=$(abspath $(ADAPTERS_VENV)/outputs) $(PYTEST) -m parity
 
 lint: $(STAMPS)/test $(STAMPS)/actionlint  ## ruff, pyright and actionlint

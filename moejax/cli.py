@@ -81,20 +81,26 @@ def main(
 ) -> int:
     """Run a command to its exit status: 0 done, 2 the user's error, 130 Ctrl-C, 143 SIGTERM."""
     given = list(sys.argv[1:] if argv is None else argv)
-    keep_programs()
     script = script or sys.argv[0]
+    words = [word for word in given if word != "--debug"]
+    return ended(
+        lambda: run(configure(words, script, description or run.__doc__ or "")), given, script, AFTER
+    )
+
+
+def ended(do: Callable[[], None], given: Sequence[str], script: str, advice: str = "") -> int:
+    """Do it to its exit status, as `main` does; given: the words that say it again; advice: after a system's error."""
+    keep_programs()
+    os.environ.setdefault(
+        "TRANSFORMERS_VERBOSITY", "error"
+    )  # read when it is imported; it would ask for torch
     try:
         with terminable():
-            run(
-                configure(
-                    [word for word in given if word != "--debug"], script, description or run.__doc__ or ""
-                )
-            )
+            do()
     except (UserError, OSError) as error:
         if "--debug" in given:
             raise
-        advice = "" if isinstance(error, UserError) else AFTER
-        print(f"error: {error}{advice}", file=sys.stderr)
+        print(f"error: {error}{'' if isinstance(error, UserError) else advice}", file=sys.stderr)
         return 2
     except (KeyboardInterrupt, Terminated) as stop:
         print(f"\nstopped; to go on: {shlex.join(['python', script, *given])}", file=sys.stderr)

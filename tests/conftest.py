@@ -16,7 +16,7 @@ os.environ["XLA_FLAGS"] = (
     f"{os.environ.get('XLA_FLAGS', '')} {FLAGS}".strip()
 )  # read once, before any program
 
-PEERS = ("torch", "peft")
+PEERS = ("torch", "peft", "lm_eval")
 MAPS = Path("/proc/self/maps")  # of Linux: every program takes some, and a process may have 65,530
 ran = 0
 

@@ -1,5 +1,6 @@
 """Tiny random bases as folders in Hugging Face's layout, tokenizer included."""
 
+import json
 from pathlib import Path
 
 from moejax.data.vocabulary import KINDS
@@ -33,6 +34,40 @@ def seq2seq(folder: Path) -> Path:
     )  # fmt: skip
     save(random_base(shape), folder)
     return folder
+
+
+CHAT = (
+    "{% for m in messages %}{% if m.role == 'tool' %}{{ raise_exception('no tools here') }}{% endif %}"
+    "<{{ m.role }}>{{ m.content }}{% endfor %}{% if add_generation_prompt %}<assistant>{% endif %}"
+)
+
+
+def speaker(folder: Path, seed: int = 0, chat: str | None = CHAT, positions: int = 512) -> Path:
+    """A Llama-like decoder of two layers that reads and writes letters, whatever comes: see `letters`."""
+    size = letters(folder, chat)
+    shape = DecoderConfig(vocab=size, width=16, layers=2, heads=2, kv_heads=1, hidden=32, remat=False)
+    save(random_base(shape, seed), folder)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"max_position_embeddings": positions}))
+    return folder
+
+
+def letters(folder: Path, chat: str | None = CHAT) -> int:
+    """Save a byte-level tokenizer: small letters, marks, the two bytes of é, a few pairs; no token to pad with."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    alphabet = [*"abcdefghijklmnopqrstuvwxyz<>.,?!", "Ġ", "Ċ", "Ã", "©", "<s>", "</s>", "?u"]
+    pairs = [("a", "n"), ("e", "r"), ("Ġ", "t"), ("t", "h"), (".", "Ċ"), ("Ã", "©")]
+    vocab = {word: i for i, word in enumerate([*alphabet, *map("".join, pairs)])}
+    made = Tokenizer(models.BPE(vocab=vocab, merges=pairs, unk_token="?u"))
+    made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    made.decoder = decoders.ByteLevel()
+    fast = PreTrainedTokenizerFast(tokenizer_object=made, bos_token="<s>", eos_token="</s>", unk_token="?u")
+    fast.chat_template = chat
+    folder.mkdir(parents=True, exist_ok=True)
+    fast.save_pretrained(folder)
+    return len(vocab)
 
 
 def tokenizer(folder: Path, end: str | None = None) -> int:

@@ -53,7 +53,7 @@ def look(arrays: PyTree, batch: Batch, *, adapted: Adapted) -> Seen:
     counted, model = (jnp.ones((), bool), real, batch.mask & real[:, None]), adapted.model
     sites, total, layers = {}, jnp.zeros(bank.alive.size), 0
     for path, w in spelled.items():
-        here, positions = _adapted(bank, path, len(w)), counted[w.ndim - 2].astype(jnp.float32)
+        here, positions = adapted_layers(bank, path, len(w)), counted[w.ndim - 2].astype(jnp.float32)
         fed = isinstance(model, Seq2Seq) and w.ndim == 4 and path.startswith("layers/")
         if fed:
             positions = (said(model.config, batch).mask & real[:, None]).astype(jnp.float32)
@@ -66,7 +66,7 @@ def look(arrays: PyTree, batch: Batch, *, adapted: Adapted) -> Seen:
     return Seen(sites, total / jnp.maximum(layers, 1))
 
 
-def _adapted(bank: Bank, path: str, ran: int) -> Bool[Array, "l"]:
+def adapted_layers(bank: Bank, path: str, ran: int) -> Bool[Array, "l"]:
     """In which of the layers that ran an expert adapts this linear, or any within this module."""
     within = [s.slot[-ran:] for p, s in bank.sites.items() if f"{p}/".startswith(f"{path}/")]
     return jnp.any(jnp.stack(within) >= 0, axis=0) if within else jnp.ones(ran, bool)

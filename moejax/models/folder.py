@@ -13,25 +13,28 @@ VOCABULARIES = (
     "*.model",
 )  # without one of them transformers makes an empty tokenizer
 WANTED = ("config.json", "*.safetensors", "*.safetensors.index.json", "tokenizer*", "vocab*", "merges.txt",
-          "special_tokens_map.json", "*.model")  # fmt: skip
+          "special_tokens_map.json", "*.model", "generation_config.json", "chat_template*")  # fmt: skip
+ADAPTER = ("*.json", "*.safetensors", "*.jsonl")  # what an expert's folder holds that is read
 
 
-def locate(source: str | Path) -> Path:
+def locate(source: str | Path, wanted: tuple[str, ...] = WANTED) -> Path:
     """The folder of a base: `source` itself, or a snapshot of the hub's repository of that name.
 
+    wanted: patterns of the files that are taken from the hub; those of a base, or `ADAPTER`.
     Raises UserError when there is no such folder and the hub does not give one.
     """
+    what = "config.json" if wanted is WANTED else "adapter_config.json"
     folder = Path(source).expanduser()
     if folder.is_dir():
         return folder
     if folder.exists():
-        raise UserError(f"{source} is a file: give its folder, with config.json")
+        raise UserError(f"{source} is a file: give its folder, with {what}")
     if not re.fullmatch(r"[\w-][\w.-]*(/[\w-][\w.-]*)?", str(source)):
-        raise UserError(f"there is no folder {source}: give a folder with config.json and model.safetensors")
+        raise UserError(f"there is no folder {source}: give a folder with {what} and its .safetensors")
     from huggingface_hub import snapshot_download
 
     try:
-        return Path(snapshot_download(str(source), allow_patterns=list(WANTED)))
+        return Path(snapshot_download(str(source), allow_patterns=list(wanted)))
     except Exception as error:  # whatever the network and the hub's client raise
         why = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise UserError(
