@@ -9,6 +9,7 @@ from functools import cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import family_cases
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -51,6 +52,24 @@ FAMILIES = {
     ),
     "qwen2": Family(
         replace(DECODER, qkv_bias=True), "Qwen2ForCausalLM", ("q_proj", "up_proj"), "model.layers"
+    ),
+    "qwen3": Family(
+        replace(family_cases.QWEN3, layers=3), "Qwen3ForCausalLM", ("q_proj", "up_proj"), "model.layers"
+    ),
+    "phi": Family(replace(family_cases.PHI, layers=3), "PhiForCausalLM", ("q_proj", "fc1"), "model.layers"),
+    "phi3": Family(
+        replace(family_cases.PHI3, layers=3), "Phi3ForCausalLM", ("qkv_proj", "gate_up_proj"), "model.layers"
+    ),
+    "gemma2": Family(family_cases.GEMMA2, "Gemma2ForCausalLM", ("q_proj", "up_proj"), "model.layers"),
+    "gemma3": Family(family_cases.GEMMA3, "Gemma3ForCausalLM", ("q_proj", "up_proj"), "model.layers"),
+    "gpt2": Family(
+        replace(family_cases.GPT2, layers=3), "GPT2LMHeadModel", ("c_attn", "mlp.c_fc"), "transformer.h"
+    ),
+    "roberta": Family(
+        replace(family_cases.ROBERTA, layers=3),
+        "RobertaModel",
+        ("query", "intermediate.dense"),
+        "encoder.layer",
     ),
 }
 
@@ -97,7 +116,7 @@ class Case(NamedTuple):
         """A fresh model of transformers."""
         import transformers
 
-        options = {"add_pooling_layer": False} if self.family.model == "BertModel" else {}
+        options = {"add_pooling_layer": False} if isinstance(self.family.config, EncoderConfig) else {}
         return getattr(transformers, self.family.model).from_pretrained(self.folder, **options).eval()
 
     def pool(self, folder: Path, **options: Any) -> Pool:

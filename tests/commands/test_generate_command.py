@@ -6,8 +6,10 @@ import json
 import shutil
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import own
@@ -17,6 +19,7 @@ import tiny_folder
 import world
 
 from moejax import methods
+from moejax.adapted import start, step
 from moejax.commands.generate import Options
 from moejax.commands.parse import flags
 from moejax.config import BaseConfig, Config, plain
@@ -24,9 +27,11 @@ from moejax.contract import Fitted
 from moejax.evaluate import router_file
 from moejax.evaluate.completions import Settings, complete
 from moejax.experts.pool import read_pool
+from moejax.models.generate import generate
 from moejax.models.prompts import encode
 from moejax.models.weights import load
 from moejax.train.run_folder import open_run
+from moejax.types import Batch
 
 ROOT = Path(__file__).parents[2]
 PROMPT, NEW = "the ant ", ("--max-new", "10")
@@ -92,6 +97,30 @@ def test_numbers_reach_the_settings(ask):
         ask(PROMPT, "--method", "uniform", "--max-new", "3")
         == expected("uniform", PROMPT, max_new=3)[0] + "\n"
     )
+
+
+def test_a_seq2seq_answers_too(ask, tmp_path):
+    """Prompts of unequal length in one batch: what each alone is answered by prefill and steps, without buckets."""
+    folder, prompts = (
+        tiny_folder.seq2seq(tmp_path / "t5"),
+        ("the ant sleeps", "the bird sings in the wood today"),
+    )
+    base = load(folder)
+    own.expert(base, tmp_path / "experts" / "ann")
+    words = (*prompts, "--base", str(folder), "--experts", str(tmp_path / "experts"), "--method", "uniform")
+    found = [json.loads(line) for line in ask(*words, *NEW, "--json").splitlines()]
+    pool, _ = read_pool(tmp_path / "experts", base.sites, base.shapes, base.layers, base.fingerprint)
+    method = methods.load("uniform")
+    adapted, end = method.adapt(method.Config(), base), base.tokenizer.eos_token_id
+    arrays = method.arrays(method.Config(), base, pool, Fitted({"places": {}, "knobs": {}}, pool.names))
+    for prompt, said in zip(prompts, found, strict=True):
+        tokens = jnp.array(encode(base, prompt), jnp.int32)[None]
+        batch = Batch(tokens, jnp.ones(tokens.shape, bool), jnp.ones(tokens.shape, bool))
+        begin, go_on = partial(start, adapted, room=10), partial(step, adapted)
+        wanted = jax.jit(partial(generate, begin, go_on, max_new=10, eos=(end,)))(arrays, batch)
+        assert said["tokens"] == int(wanted.length[0])
+        kept = np.asarray(wanted.tokens[0, : int(wanted.length[0])])
+        assert said["answer"] == base.tokenizer.decode(kept, skip_special_tokens=True)
 
 
 def test_stop_strings_end_an_answer(ask):
