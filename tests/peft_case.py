@@ -139,10 +139,10 @@ def case(name: str, folder: Path) -> Case:
 
 
 def texts(rows: int) -> tuple[np.ndarray, np.ndarray]:
-    """Tokens and mask of rows of unequal length, padded on the right."""
+    """Tokens and mask of rows of unequal length, padded on the right by RoBERTa's padding, which no token is."""
     rng, lengths = np.random.default_rng(0), np.resize(LENGTHS, rows)[:, None]
     mask = np.arange(max(LENGTHS))[None] < lengths
-    return np.where(mask, rng.integers(1, 50, mask.shape), 0).astype(np.int32), mask
+    return np.where(mask, rng.integers(2, 50, mask.shape), 1).astype(np.int32), mask
 
 
 @partial(jax.jit, static_argnums=0)
