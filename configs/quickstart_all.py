@@ -1,5 +1,4 @@
-"""Every method that is built, on the quickstart's experts and texts; about 17 minutes on 2 CPU cores, and some
-5 more for the rows of full fine-tunes.
+"""Every method that is built, on the quickstart's experts and texts; 32 minutes of processor time on 2 CPU cores.
 
 python train.py --config configs/quickstart_all.py
 python eval.py --config configs/quickstart_all.py
