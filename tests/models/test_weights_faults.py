@@ -183,7 +183,7 @@ def test_the_cache_of_the_hub(folder, tmp_path_factory):
     root = tmp_path_factory.mktemp("hub")
     same = cached(root, folder, "models--org--name", "models--org--name")
     assert load(same).fingerprint == load(folder).fingerprint
-    with pytest.raises(UserError, match="config.json is a link to .*models--org--other"):
+    with pytest.raises(UserError, match="config.json is a symbolic link that leaves the folder"):
         load(cached(root, folder, "models--org--more", "models--org--other"))
 
 
@@ -275,7 +275,7 @@ def test_a_tokenizer_that_is_a_link(folder, tmp_path_factory):
     elsewhere = tmp_path_factory.mktemp("elsewhere") / "tokenizer.json"
     (folder / "tokenizer.json").rename(elsewhere)
     (folder / "tokenizer.json").symlink_to(elsewhere)
-    with pytest.raises(UserError, match="tokenizer.json is a link to"):
+    with pytest.raises(UserError, match="tokenizer.json is a symbolic link that leaves the folder"):
         _ = load(folder).tokenizer
 
 
