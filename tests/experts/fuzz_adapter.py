@@ -8,6 +8,7 @@ from functools import cache
 from pathlib import Path
 
 import numpy as np
+from damage import TENSORS, of_json, of_tensors
 from fuzz import REFUSED
 from safetensors.numpy import load_file, save_file
 
@@ -29,6 +30,11 @@ ODD = [
     "(.{1,999}){1,999}x", {".*": 2, "q_proj": 3}, {"(.*.*.*.*)*x" + "a?" * n: 4 for n in range(200)}, "pissa",
     {f"m{i}": 1 for i in range(5000)}, ["lm_head"],
 ]  # fmt: skip
+
+FIELDS = (
+    "use_dora modules_to_save rank_pattern alpha_pattern exclude_modules new bias layers_to_transform "
+    "layers_pattern lora_bias"
+).split()
 
 
 def expert(biased):
@@ -68,97 +74,13 @@ for _kind in KINDS:
     sound(_kind)  # so that no case pays for what is done once
 
 
-def values_of(tree, path=()):
-    """Paths of all values within lists and objects."""
-    inner = tree.items() if isinstance(tree, dict) else enumerate(tree) if isinstance(tree, list) else ()
-    return [path] * bool(path) + [p for key, value in inner for p in values_of(value, (*path, key))]
-
-
-def change(draw, tree):
-    """Replace, remove, rename or add one value anywhere in it."""
-    path = draw.choice(values_of(tree) or [()])
-    if not path:
-        return draw.choice(ODD)
-    node = tree
-    for key in path[:-1]:
-        node = node[key]
-    how, key = draw.choice(["odd", "odd", "number", "remove", "rename", "add"]), path[-1]
-    if how == "number" and type(node[key]) is int:
-        node[key] += draw.choice([-1, 1, 4, -4, 10**6, 2**62])
-    elif how == "remove":
-        del node[key]
-    elif how == "rename" and isinstance(node, dict):
-        node[damaged_word(draw, key)] = node.pop(key)
-    elif how == "add" and isinstance(node, dict):
-        fields = [
-            "use_dora",
-            "modules_to_save",
-            "rank_pattern",
-            "alpha_pattern",
-            "exclude_modules",
-            "new",
-            "bias",
-        ]
-        node[draw.choice([*fields, "layers_to_transform", "layers_pattern", "lora_bias"])] = draw.choice(ODD)
-    else:
-        node[key] = draw.choice(ODD)
-    return tree
-
-
-def damaged_word(draw, word):
-    at = draw.randrange(len(word) + 1)
-    odd = draw.choice("x./0\\é\0")
-    return draw.choice([word[:at], word[:at] + odd + word[at + 1 :], word + ".x", "", "../" + word, word[5:]])
-
-
-def bytes_changed(draw, data, lo, hi):
-    """The data with some of its bytes drawn anew; at least one is another."""
-    before = bytes(data)
-    while data == before:
-        for _ in range(draw.choice([1, 1, 2, 8])):
-            data[draw.randrange(lo, hi)] = draw.randrange(256)
-    return data
-
-
 def damage(draw, folder):
     """Damage one file of the folder; gives what was damaged."""
-    file = folder / WEIGHTS
-    data = bytearray(file.read_bytes())
-    size = int.from_bytes(data[:8], "little")
-    kinds = (
-        ["config"] * 4
-        + ["info", "header", "header", "header bytes", "size", "cut", "longer"]
-        + ["payload"] * 2
-    )
-    how = draw.choice(kinds)
+    how = draw.choice(["config"] * 4 + ["info", "header", *TENSORS, "payload"])
     if how in ("config", "info"):
-        path = folder / (CONFIG if how == "config" else INFO)
-        if draw.random() < 0.2:
-            text = bytes(bytes_changed(draw, bytearray(path.read_bytes()), 0, path.stat().st_size))
-            if draw.random() < 0.3:
-                text = draw.choice(
-                    [b"", b"[" * 100_000, b'{"a":' * 100_000, b"\xff\xfe", text[: len(text) // 2]]
-                )
-            path.write_bytes(text)
-        else:
-            path.write_text(json.dumps(change(draw, json.loads(path.read_text()))))
-        return how
-    if how == "header":
-        header = json.dumps(change(draw, json.loads(data[8 : 8 + size]))).encode()
-        data[: 8 + size] = len(header).to_bytes(8, "little") + header
-    elif how == "header bytes":
-        bytes_changed(draw, data, 8, 8 + size)
-    elif how == "size":
-        data[:8] = draw.choice([0, 1, size - 1, size + 1, 2**20, 2**40, 2**63, 2**64 - 1]).to_bytes(
-            8, "little"
-        )
-    elif how == "cut":
-        del data[draw.randrange(len(data)) :]
-    elif how == "longer":
-        data += bytes(draw.choice([1, 4, 4096]))
+        of_json(draw, folder / (CONFIG if how == "config" else INFO), ODD, FIELDS)
     else:
-        bytes_changed(draw, data, 8 + size, len(data))
-    file.write_bytes(data)
+        of_tensors(draw, folder / WEIGHTS, how, ODD, FIELDS)
     return how
 
 

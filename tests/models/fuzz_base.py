@@ -8,6 +8,7 @@ from functools import cache
 from pathlib import Path
 
 import numpy as np
+from damage import TENSORS, of_json, of_tensors
 from family_cases import CASES
 from fuzz import REFUSED
 from safetensors.numpy import save_file
@@ -45,84 +46,15 @@ for _name in NAMES:
     load(sound(_name)[0])  # so that no case pays for what is done once
 
 
-def values_of(draw, tree, path=()):
-    """Paths of all values within lists and objects."""
-    inner = tree.items() if isinstance(tree, dict) else enumerate(tree) if isinstance(tree, list) else ()
-    return [path] * bool(path) + [p for key, value in inner for p in values_of(draw, value, (*path, key))]
-
-
-def change(draw, tree):
-    """Replace, remove, rename or double one value anywhere in it."""
-    path = draw.choice(values_of(draw, tree) or [()])
-    if not path:
-        return draw.choice(ODD)
-    node = tree
-    for key in path[:-1]:
-        node = node[key]
-    how, key = draw.choice(["odd", "odd", "number", "remove", "rename"]), path[-1]
-    if how == "number" and type(node[key]) is int:
-        node[key] += draw.choice([-1, 1, 4, -4, 10**6, 2**62])
-    elif how == "remove":
-        del node[key]
-    elif how == "rename" and isinstance(node, dict):
-        value = node.pop(key)
-        node[damaged_word(draw, key)] = value
-    else:
-        node[key] = draw.choice(ODD)
-    return tree
-
-
-def damaged_word(draw, word):
-    at = draw.randrange(len(word) + 1)
-    return draw.choice(
-        [word[:at], word[:at] + draw.choice("x./0\\é") + word[at + 1 :], word + ".x", "", "../" + word]
-    )
-
-
-def bytes_changed(draw, data, lo, hi):
-    for _ in range(draw.choice([1, 1, 2, 8])):
-        data[draw.randrange(lo, hi)] = draw.randrange(256)
-    return data
-
-
 def damage(draw, folder):
     """Damage one file of the folder; whether only numbers of tensors may differ now."""
-    file = draw.choice(sorted(folder.glob("*.safetensors")))
-    data = bytearray(file.read_bytes())
-    size = int.from_bytes(data[:8], "little")
-    how = draw.choice(
-        ["config"] * 3 + ["header", "header bytes", "size", "cut", "longer", "payload", "index"]
-    )
-    if how == "index" and not (folder / "model.safetensors.index.json").exists():
+    how, index = draw.choice(["config"] * 3 + [*TENSORS, "index"]), folder / "model.safetensors.index.json"
+    if how == "index" and not index.exists():
         how = "header"
     if how in ("config", "index"):
-        path = folder / ("config.json" if how == "config" else "model.safetensors.index.json")
-        if draw.random() < 0.2:
-            text = bytes(bytes_changed(draw, bytearray(path.read_bytes()), 0, path.stat().st_size))
-            if draw.random() < 0.2:
-                text = draw.choice(
-                    [b"", b"[" * 100_000, b'{"a":' * 100_000, b"\xff\xfe", text[: len(text) // 2]]
-                )
-            path.write_bytes(text)
-        else:
-            path.write_text(json.dumps(change(draw, json.loads(path.read_text()))))
-        return False
-    if how == "header":
-        header = json.dumps(change(draw, json.loads(data[8 : 8 + size]))).encode()
-        data[: 8 + size] = len(header).to_bytes(8, "little") + header
-    elif how == "header bytes":
-        bytes_changed(draw, data, 8, 8 + size)
-    elif how == "size":
-        data[:8] = draw.choice([0, 1, size - 1, size + 1, 2**20, 2**40, 2**63, 2**64 - 1]).to_bytes(
-            8, "little"
-        )
-    elif how == "cut":
-        del data[draw.randrange(len(data)) :]
-    elif how == "longer":
-        data += bytes(draw.choice([1, 4, 4096]))
+        of_json(draw, folder / "config.json" if how == "config" else index, ODD)
     else:
-        bytes_changed(draw, data, 8 + size, len(data))
-    file.write_bytes(data)
+        of_tensors(draw, draw.choice(sorted(folder.glob("*.safetensors"))), how, ODD)
     return how == "payload"
 
 
