@@ -6,7 +6,7 @@ python eval.py --config configs/tiny_decoder.py
 The base learns four public rules. Six experts learn one rule each, of the same keys and values. Held-in tasks ask one
 rule of both keys, held-out tasks ask one rule of the first key and another of the second: which rules, the prompt says.
 
-Measured: 289 processor seconds in all, less than 3 minutes of 2 free cores. To expect (exact match):
+Measured: 2 min 25 s on 2 CPU cores. To expect (exact match):
 
                          held-in    pairs
     base                    .009     .008
