@@ -39,11 +39,6 @@ def _ratings(wins: Float[Array, "m m"]) -> Float[Array, "m"]:
     return theta - jnp.mean(theta)
 
 
-def elo(theta: Float[Array, "*n m"]) -> Float[Array, "*n m"]:
-    """The same on the scale of chess."""
-    return 1000 + 400 / jnp.log(10.0) * theta
-
-
 def nearness(cosine: Float[Array, "*b n"]) -> Float[Array, "*b n"]:
     """Weights 10^(1 + s_i / max_j s_j) of training queries by their cosine s_i to a query.
 

@@ -20,7 +20,7 @@ from moejax.models.generate import generate
 from moejax.models.weights import random_base
 from moejax.places import EXPERTS
 from moejax.routing import preference
-from moejax.routing.bradley_terry import elo, nearness, ratings, tiers
+from moejax.routing.bradley_terry import nearness, ratings, tiers
 from moejax.train import judge
 from moejax.train.battles import Battles, descend, epochs, fought, fresh, ranking, spread, won
 from moejax.train.choose import Choose
@@ -31,6 +31,11 @@ from moejax.train.work import Work
 from moejax.types import Batch, NotApplicable, UserError
 
 STRONG, WEAK = 0, 1
+
+
+def elo(theta):
+    """Ratings on the scale of chess, which the card's numbers have."""
+    return 1000 + 400 / np.log(10.0) * theta
 
 
 def factors(members, project=((1.0, 0.0), (0.0, 1.0)), classify=(1.0, 1.0)):
