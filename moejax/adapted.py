@@ -116,7 +116,13 @@ def one_pass(
     )  # no router looks
     if outer is None and adapted.route:
         outer = adapted.route(arrays, request)
-    where: dict[str, Any] = {"outer": outer, "key": key, "said": own, "partial": alone}
+    where: dict[str, Any] = {
+        "outer": outer,
+        "key": key,
+        "said": own,
+        "partial": alone,
+        "formulation": adapted.model.config.formulation,
+    }
     with joined(adapted.places, arrays["bank"], arrays["router"], request, **where):
         (hidden, cache), out = adapted.model.apply(
             variables, batch, fed, cache, lowest, method=_forward, mutable=mutable

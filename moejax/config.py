@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 
 from tyro.conf import arg
 
+from moejax.aggregation.rule import Formulation
 from moejax.data import generated
 from moejax.data import rules as rule_tasks
 from moejax.data.generated import SuiteConfig
@@ -27,6 +28,7 @@ FREE = (
     "accept_code",
     "settled_on",
     "checkpoint",
+    "base.formulation",
     "evaluation.batch",
     "evaluation.samples",
 )
@@ -46,6 +48,8 @@ class BaseConfig:
     """Numbers in which the model computes; parameters of experts and routers stay float32."""
     remat: bool = False
     """Compute activations of a block again in the backward pass: less memory, a third more time."""
+    formulation: Annotated[Formulation | None, arg(aliases=["--formulation"])] = None
+    """How the experts of each token are reached, for study; None: the quickest way. The numbers are the same."""
     allow_mismatch: Annotated[bool, arg(aliases=["--allow-base-mismatch"])] = False
     """Take experts although they say that they were trained on another base."""
     recipe: ScratchRecipe = ScratchRecipe()

@@ -15,6 +15,7 @@ from typing import Any
 
 import flax.linen as nn
 
+from moejax.aggregation.rule import Formulation
 from moejax.experts.bank import Bank
 from moejax.models.block import Block
 from moejax.models.layers import Attention
@@ -47,11 +48,13 @@ def joined(
     key: PRNGKey | None = None,
     partial: bool = False,
     said: Batch | None = None,
+    formulation: Formulation | None = None,
 ) -> Iterator[None]:
     """Let `places` act on every module call inside the `with`; the first pattern that matches a path wins.
 
     Raises ValueError on leaving when a pattern met no module (a misspelt path would otherwise do nothing in
     silence), unless `partial`: only a part of the model is run.
+    formulation: how experts are mixed at places that ask; None: the quickest way.
     said: of a seq2seq, the request that places in its decoder see instead of `batch` (`seq2seq.said`).
     """
     trace = _Trace([Inside(None, outer)])
@@ -70,7 +73,7 @@ def joined(
             if place is None:
                 return call(*args, **kwargs)
             request = said if said is not None and f"{path}/".startswith("layers/") else batch
-            site = Site(path, module, trace.open[-1], bank, router, request, key)
+            site = Site(path, module, trace.open[-1], bank, router, request, key, formulation)
             around = _carrying if isinstance(module, Block | Attention) else _plain
             return around(place, site, trace, call, args)
         finally:

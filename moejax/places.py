@@ -64,7 +64,8 @@ class Lora:
         def delta(x):
             x = dropped(x, self.dropout, site.key)
             if isinstance(stack, Stack):
-                return getattr(formulations, self.mode)(x, stack, slot, weights).astype(y.dtype)
+                mix = getattr(formulations, self.mode)
+                return mix(x, stack, slot, weights, site.formulation).astype(y.dtype)
             if isinstance(site.module, nn.LayerNorm | nn.RMSNorm | ShiftedNorm):
                 return deltas.gain(normed(site.module, x), stack, slot, weights).astype(y.dtype)
             if isinstance(site.module, HeadNorm):
@@ -142,7 +143,8 @@ class Worn:
             raise ValueError(f"{site.path}: no weights; give a route, or an enclosing place")
         weights = _present(site.outer, site)
         site.sow("weights", weights)
-        return bottleneck.output(h, site.bottlenecks, jnp.maximum(site.slot, 0), weights)
+        slot = jnp.maximum(site.slot, 0)
+        return bottleneck.output(h, site.bottlenecks, slot, weights, site.formulation)
 
 
 def bottlenecks(add: Callable[[Site, Array], Array]) -> Places:

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Int, Shaped
 
+from moejax.aggregation.rule import Formulation
 from moejax.experts.bank import Bank
 from moejax.experts.stacks import AnyStack, Bottlenecks, Deltas, Stack
 from moejax.models.stream import tile
@@ -29,7 +30,7 @@ class Inside:
 
 @dataclass(frozen=True)
 class Site:
-    """What a place may see of where it stands."""
+    """What a place may see of where it stands; `formulation`: how experts are to be mixed, None: the quickest way."""
 
     path: str
     module: nn.Module
@@ -38,6 +39,7 @@ class Site:
     router: PyTree
     request: Batch
     base_key: PRNGKey | None
+    formulation: Formulation | None = None
 
     @property
     def batch(self) -> Batch:

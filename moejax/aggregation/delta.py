@@ -7,8 +7,10 @@ unmerged: x tau_e of each expert, t e d f. The cheaper one is taken, by static s
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from moejax.aggregation.formulations import ROWS, needed, spread
+from moejax.aggregation.reach import ROWS, needed, spread
+from moejax.aggregation.rule import FEW
 from moejax.experts.stacks import Deltas
+from moejax.routing import select
 from moejax.types import Weights
 
 
@@ -58,6 +60,8 @@ def gain(
 
 
 def _read(x, stack, slot, weights):
-    """w s, W and bias of the experts that are needed, in the dtype of x."""
-    at, w = needed(stack.w.shape[1], slot, weights)
+    """w s, W and bias of the experts that are needed, in the dtype of x: all, where many tokens chose their own."""
+    if weights.index is not None and weights.index.ndim == 3 and weights.index.size > FEW:
+        weights = Weights(select.dense(weights, stack.w.shape[1]))
+    at, w = needed(slot, weights)
     return tuple(leaf.astype(x.dtype) for leaf in (w * spread(stack.scale[at]), stack.w[at], stack.bias[at]))

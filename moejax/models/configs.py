@@ -31,7 +31,7 @@ _OPTIONAL = {
     "head_cap",
     "decoder_layers",
 }  # null means without, or as another
-_OURS = ("remat", "temperature")  # what no config.json says
+_OURS = ("remat", "temperature", "formulation")  # what no config.json says
 MOST = 2**31 - 1
 
 
@@ -134,7 +134,7 @@ def check(config: Config, source: str) -> None:
 
 
 def hf_config(config: Config) -> dict[str, Any]:
-    """The Hugging Face config of ours, from which `configure` makes it again (but remat, temperature, dtype).
+    """The Hugging Face config of ours, from which `configure` makes it again (but its dtype, and what is `_OURS`).
 
     Raises UserError where no family has that combination of options.
     """

@@ -7,6 +7,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
+from moejax.aggregation.rule import Formulation
 from moejax.models.block import stacked
 from moejax.models.layers import BlockConfig, Rotary, ScaledEmbed, make_dense
 from moejax.models.norms import Kind, make_norm
@@ -43,6 +44,7 @@ class DecoderConfig:
     window: int | None = None
     dtype: str = "float32"
     remat: bool = True
+    formulation: Formulation | None = None  # how routed experts are mixed; None: the quickest way
     norm: Kind = "rms"
     gated: bool = True
     sandwich: bool = False

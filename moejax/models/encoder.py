@@ -7,6 +7,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
+from moejax.aggregation.rule import Formulation
 from moejax.models.block import stacked
 from moejax.models.layers import BlockConfig
 from moejax.models.norms import make_norm
@@ -33,6 +34,7 @@ class EncoderConfig:
     eps: float = 1e-12
     dtype: str = "float32"
     remat: bool = True
+    formulation: Formulation | None = None  # how routed experts are mixed; None: the quickest way
     temperature: float = 0.05
     offset: int = 0
 

@@ -40,10 +40,10 @@ def as_stored(flat: Mapping[tuple[str, ...], Any], entry: Entry) -> np.ndarray:
 def _shape(config: Config) -> Config:
     """A config without what says how it is computed and used, its head size spelled out."""
     if isinstance(config, EncoderConfig):
-        return replace(config, remat=False, temperature=1.0)
+        return replace(config, remat=False, formulation=None, temperature=1.0)
     if isinstance(config, Seq2SeqConfig):
-        return replace(config, remat=False)
-    return replace(config, remat=False, head_dim=config.block.head_dim)
+        return replace(config, remat=False, formulation=None)
+    return replace(config, remat=False, formulation=None, head_dim=config.block.head_dim)
 
 
 def _number(config: Config, entry: Entry) -> int | None:

@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
+from moejax.aggregation.rule import Formulation
 from moejax.models.block import Block, stacked
 from moejax.models.distance import bucketed
 from moejax.models.layers import BlockConfig, Join, make_dense, make_norm
@@ -45,6 +46,7 @@ class Seq2SeqConfig:
     begin: int = 0
     dtype: str = "float32"
     remat: bool = True
+    formulation: Formulation | None = None  # how routed experts are mixed; None: the quickest way
 
     @property
     def layers(self) -> int:

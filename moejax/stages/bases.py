@@ -60,7 +60,8 @@ def _read(name: str, config: Config) -> Base:
             f"{source} reads with an encoder and answers with a decoder: train.py and eval.py take one or the other "
             "(BERT, Llama, …); such a base is used from Python and by generate.py"
         )
-    settings = replace(base.model.config, remat=config.base.remat)  # pyright: ignore[reportAttributeAccessIssue]
+    chosen = {"remat": config.base.remat, "formulation": config.base.formulation}
+    settings = replace(base.model.config, **chosen)  # pyright: ignore[reportAttributeAccessIssue]
     return replace(base, model=type(base.model)(settings))
 
 

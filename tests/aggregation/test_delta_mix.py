@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from moejax.aggregation import delta
-from moejax.aggregation.formulations import needed
+from moejax.aggregation.reach import needed
 from moejax.experts.stacks import Deltas
 from moejax.types import Weights
 
@@ -65,7 +65,7 @@ def test_both_orders_are_one_sum_and_one_gradient(grain):
 
     def of(order):
         def total(values, x):
-            at, w = needed(E, SLOT, given._replace(values=values))
+            at, w = needed(SLOT, given._replace(values=values))
             y = order(x, w * jnp.ones((1, 1, 1)), s.w[at], s.bias[at])
             return jnp.sum(jnp.sin(y)), y
 

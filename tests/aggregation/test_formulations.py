@@ -45,6 +45,8 @@ CASES = (
     Case(3, 7, 3, 4, 2, 4, 2, "bt"),  # many tokens
     Case(2, 2, 3, 4, 2, 3, 3, "bt"),  # k = e
     Case(1, 2, 3, 4, 1, 3, 1, "bt"),
+    Case(2, 20, 3, 4, 2, 3, 2, "bt"),  # several blocks an expert
+    Case(1, 19, 3, 2, 3, 40, 1, "bt"),  # most experts have no token
 )
 SLOTS = 2
 
@@ -87,18 +89,19 @@ def spelled(mode, x, a, b, scale, values, index, e):
     return y
 
 
-@partial(jit, static_argnames="mode")
-def ours(mode, x, stack, slot, weights, aim):
+@partial(jit, static_argnames=("mode", "how"))
+def ours(mode, x, stack, slot, weights, aim, how=None):
     """The mix, and the gradients of <aim, mix> in x, a, b, scale and the values."""
 
     def mix(x, a, b, scale, values):
         some = Stack(a, b, scale, stack.present, stack.slot)
-        return MODES[mode](x, some, slot, Weights(values, weights.index))
+        return MODES[mode](x, some, slot, Weights(values, weights.index), how)
 
     y, back = jax.vjp(mix, x, *stack[:3], weights.values)
     return y, back(aim)
 
 
+@pytest.mark.parametrize("how", [None, "dense", "gather", "blocks"])
 @pytest.mark.parametrize("mode", MODES)
 @given(
     st.sampled_from(CASES),
@@ -108,9 +111,9 @@ def ours(mode, x, stack, slot, weights, aim):
     st.booleans(),
 )
 @settings(max_examples=40, deadline=None)
-def test_value_and_gradient_equal_the_sum_spelled_out(mode, case, seed, slot, absent, ties):
+def test_value_and_gradient_equal_the_sum_spelled_out(mode, how, case, seed, slot, absent, ties):
     x, stack, weights, aim = drawn(case, seed, absent, ties)
-    y, slopes = ours(mode, x, stack, jnp.int32(slot), weights, aim)
+    y, slopes = ours(mode, x, stack, jnp.int32(slot), weights, aim, how)
     leaves = [x, stack.a[slot], stack.b[slot], stack.scale[slot], weights.values]
     found = spelled(mode, *leaves, weights.index, case.e)
     np.testing.assert_allclose(y, found, rtol=0, atol=1e-5 * max(1, np.abs(found).max()))
@@ -126,18 +129,20 @@ def test_value_and_gradient_equal_the_sum_spelled_out(mode, case, seed, slot, ab
         assert abs(got - expected) <= 2e-5 * max(1, np.abs(ends).max())
 
 
+@pytest.mark.parametrize("how", [None, "blocks"])
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("case", CASES)
-def test_other_layers_and_experts_that_are_not_chosen_are_never_read(mode, case):
+def test_other_layers_and_experts_that_are_not_chosen_are_never_read(mode, case, how):
     x, stack, weights, aim = drawn(case, 0, 0, False)
     poison = np.full((SLOTS, case.e, 1, 1), np.nan, np.float32)
     poison[0] = 0
-    rows = case.b * (case.t if case.lead == "bt" else 1)
-    if case.k and case.k < case.e and rows * case.k <= formulations.GATHER_AT_MOST:
+    if case.k and case.k < case.e and (how or case != CASES[8]):  # which the rule makes dense
         weights.index[...] = weights.index.reshape(-1, case.k)[0]  # the same few everywhere
         poison[0, np.setdiff1d(np.arange(case.e), weights.index)] = np.nan
         assert np.isnan(poison[0]).any()
-    y, _ = ours(mode, x, stack._replace(a=stack.a + poison, b=stack.b + poison), jnp.int32(0), weights, aim)
+    y, _ = ours(
+        mode, x, stack._replace(a=stack.a + poison, b=stack.b + poison), jnp.int32(0), weights, aim, how
+    )
     assert np.isfinite(y).all()
 
 
