@@ -68,7 +68,7 @@ def joined(
         if place is not None:
             trace.met.add(pattern)
         if isinstance(module, Block | CrossBlock):
-            trace.open.append(replace(trace.open[-1], layer=args[2]))
+            trace.open.append(replace(trace.open[-1], layer=args[2], frame={}))
         try:
             if place is None:
                 return call(*args, **kwargs)

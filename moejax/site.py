@@ -2,14 +2,16 @@
 
 import zlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Int, Shaped
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int, Shaped
 
-from moejax.aggregation.rule import Formulation
+from moejax.aggregation.rule import FEW, Formulation
 from moejax.experts.bank import Bank
 from moejax.experts.stacks import AnyStack, Bottlenecks, Deltas, Stack
 from moejax.models.stream import tile
@@ -17,15 +19,20 @@ from moejax.types import Batch, PRNGKey, PyTree, Weights
 
 RECORDS = "routing"  # the collection of sown records and auxiliary losses
 HELD = "held"  # the collection of values computed at prefill and read at decode
+ONE_INPUT = (("q", "k", "v"), ("gate", "up"))  # linears of one sub-layer that read the same activations
 
 
 @dataclass(frozen=True)
 class Inside:
-    """What the enclosing places hand inward: the layer's number, weights, and how often rows are repeated."""
+    """What the enclosing places hand inward: the layer's number, weights, and how often rows are repeated.
+
+    frame: what sites of one call of a block leave for each other.
+    """
 
     layer: Int[Array, ""] | None = None
     outer: Weights | None = None
     copies: int = 1
+    frame: dict[tuple[str, str], Any] = field(default_factory=dict, compare=False)
 
 
 @dataclass(frozen=True)
@@ -100,6 +107,27 @@ class Site:
         """The router's own leaves of this place, at this layer."""
         slot = jnp.maximum(self.slot, 0)
         return jax.tree.map(lambda leaf: leaf[slot], self.router["places"][self.path])
+
+    def dots(
+        self, x: Float[Array, "b t d"], name: str, prepare: Callable[[Array], Array] = jnp.asarray
+    ) -> Float[Array, "b t e"]:
+        """p(x) . g_e for the router's leaf g = `name` [e, d] of this place, float32; p is `prepare`.
+
+        Of many tokens, all sites that read this input are multiplied by it at once: q, k and v; gate and up.
+        """
+        last = self.path.rpartition("/")[2]
+        parent = self.path.removesuffix(last)
+        own = next((group for group in ONE_INPUT if last in group), (last,))
+        found = self.inside.frame.get((parent, name))
+        if found is None or found[0] is not x or last not in found[1]:
+            many = x.shape[0] * x.shape[1] > FEW
+            beside = [one for one in own if f"{parent}{one}" in self.router["places"]] if many else [last]
+            some = [replace(self, path=f"{parent}{one}").leaves[name].astype(jnp.float32) for one in beside]
+            scores = jnp.einsum("btd,ed->bte", prepare(x.astype(jnp.float32)), jnp.concatenate(some))
+            each = jnp.split(scores, np.cumsum([leaf.shape[0] for leaf in some])[:-1], axis=-1)
+            found = x, dict(zip(beside, each, strict=True))
+            self.inside.frame[parent, name] = found
+        return found[1][last]
 
     @property
     def key(self) -> PRNGKey | None:

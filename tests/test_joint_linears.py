@@ -22,6 +22,7 @@ from joint_case import (
 )
 
 from moejax.adapted import Adapted, run
+from moejax.aggregation.rule import FEW
 from moejax.experts.bank import Bank, drop
 from moejax.experts.stacks import Stack
 from moejax.places import LINEARS, Lora, dropped
@@ -42,6 +43,14 @@ class TopK:
 def soft(site, x):
     """Softmax over all."""
     return select.softmax(jnp.einsum("btd,ed->bte", x, site.leaves["gate"]), site.present)
+
+
+@dataclass(frozen=True)
+class Together:
+    """TopK by what sites of one input share."""
+
+    def __call__(self, site, x):
+        return select.top_k(site.dots(x, "gate"), site.present, 2)
 
 
 def adapted_by(kind, score=None, **options):
@@ -91,6 +100,21 @@ def test_top_two_experts_of_each_token_equal_the_loop_and_are_recorded(kind):
         assert weights.index.shape == (3, 2, 6, 2)
         spelled = select.dense(weights, 4)
         close(spelled[:, mask], np.stack([seen[path, layer] for layer in range(3)])[:, mask])
+
+
+@pytest.mark.parametrize("width", [6, 30])
+@pytest.mark.parametrize("kind", CONFIGS)
+def test_sites_that_read_one_input_score_it_together_and_alike(kind, width):
+    config, batch = CONFIGS[kind], batch_of(t=width)
+    arrays, models = arrays_of(config), [adapted_by(kind, score) for score in (Together(), TopK())]
+    (ours, records), (theirs, others) = (forward(model, arrays, batch) for model in models)
+    close(ours, theirs)
+    jax.tree.map(close, records, others)
+    products = [
+        str(jax.make_jaxpr(partial(run, model))(arrays, batch)).count("dot_general") for model in models
+    ]
+    many = width * 2 > FEW  # then q and k, in a body that is traced once for its shapes and once to run
+    assert products[0] == products[1] - many
 
 
 def test_records_that_nobody_asks_for_are_dropped():

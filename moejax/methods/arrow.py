@@ -18,7 +18,7 @@ from moejax.experts.pool import Pool
 from moejax.joint import Site
 from moejax.models.base import Base
 from moejax.places import LINEARS, Lora
-from moejax.routing import scores, select
+from moejax.routing import select
 from moejax.routing.prototypes import top_direction
 from moejax.survey import CARDS
 from moejax.types import Weights
@@ -47,7 +47,7 @@ class Score:
         """Step weights [b, t, k]; an expert whose update is zero at this site has no direction and no weight."""
         prototypes = site.leaves["prototype"]
         present = site.present & jnp.any(prototypes != 0, axis=-1)
-        found = scores.absolute_projection(x, prototypes)
+        found = jnp.abs(site.dots(x, "prototype"))  # as `scores.absolute_projection`
         return select.top_k(found, present, self.k, site.knobs["temperature"])
 
 

@@ -98,4 +98,12 @@ def fit(config: Config, base: Base, pool: Pool, grants: Grants, work: Any) -> Fi
     return Fitted({"places": {p: {"gate": mean} for p, mean in means.items()}, "knobs": {}}, pool.names)
 
 
-METHOD = Method(CARD, Config, adapt, fit=fit, contribute=contribute, contributed=("rows", "batch"))
+METHOD = Method(
+    CARD,
+    Config,
+    adapt,
+    fit=fit,
+    contribute=contribute,
+    arrays=phatgoose.arrays,
+    contributed=("rows", "batch"),
+)

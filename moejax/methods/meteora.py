@@ -57,7 +57,7 @@ class Config:
 
 def logits(site: Site, x: Float[Array, "b t d"]) -> Float[Array, "b t e"]:
     """z = x G^T, in float32."""
-    return jnp.einsum("btd,ed->bte", x.astype(jnp.float32), site.leaves["gate"])
+    return site.dots(x, "gate")
 
 
 @dataclass(frozen=True)

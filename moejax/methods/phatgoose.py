@@ -6,6 +6,7 @@ Per token and per linear, recomputed at every token; cached decoding is exact.
 Source: Muqeeth et al. 2024 (2402.05859), section 3, and the released code for the 1e-6 of the renormalisation.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -50,8 +51,9 @@ class Score:
     k: int
 
     def __call__(self, site: Site, x: Float[Array, "b t d"]) -> Weights:
-        """Step weights [b, t, k]."""
-        return select.softmax_top_k(scores.standardised_dot(x, site.leaves["gate"]), site.present, self.k)
+        """Step weights [b, t, k] of LN(x) . LN(v_e) / sqrt(d), whose LN(v_e) the arrays hold."""
+        found = site.dots(x, "gate", scores.standardise) / math.sqrt(x.shape[-1])
+        return select.softmax_top_k(found, site.present, self.k)
 
 
 @dataclass(frozen=True)
@@ -100,7 +102,16 @@ def fit(config: Config, base: Base, pool: Pool, grants: Grants, work: Any) -> Fi
     return Fitted({"places": places, "knobs": {}}, pool.names, trained=count(places))
 
 
+def arrays(config: Any, base: Base, pool: Pool, fitted: Fitted) -> dict[str, Any]:
+    """The gates standardised once, not at every token."""
+    places = {
+        path: {"gate": scores.standardise(jnp.asarray(leaves["gate"]))}
+        for path, leaves in fitted.router["places"].items()
+    }
+    return plain_arrays(config, base, pool, fitted._replace(router=fitted.router | {"places": places}))
+
+
 METHOD = Method(
-    CARDS["phatgoose"], Config, adapt, fit=fit, contribute=contribute,
+    CARDS["phatgoose"], Config, adapt, fit=fit, contribute=contribute, arrays=arrays,
     contributed=("steps", "batch", "rate", "warmup"),
 )  # fmt: skip

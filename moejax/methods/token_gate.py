@@ -41,8 +41,7 @@ class Config:
 
 def score(site: Site, x: Float[Array, "b t d"]) -> Weights:
     """Step weights [b, t, e]."""
-    logits = jnp.einsum("btd,ed->bte", scores.standardise(x), site.leaves["gate"])
-    return select.softmax(logits, site.present)
+    return select.softmax(site.dots(x, "gate", scores.standardise), site.present)
 
 
 def adapt(config: Config, base: Base) -> Adapted:

@@ -83,8 +83,10 @@ def test_a_step_is_the_average_activation_router_but_for_its_softmax():
     fit = worlds.fitted("encoder", "granularity(top1)")
     batch = worlds.batch(worlds.standard("encoder"))
     config = average_activation.Config(k=1)
-    other = average_activation.adapt(config, worlds.standard("encoder").base)
+    base = worlds.standard("encoder").base
+    other = average_activation.adapt(config, base)
+    arrays = average_activation.METHOD.arrays(config, base, fit.pool, fit.router)
     ours = worlds.look(fit, batch)[1]
-    theirs = worlds.program(fit.arrays, batch, other)[1]
+    theirs = worlds.program(arrays, batch, other)[1]
     for path, w in ours.items():
         np.testing.assert_allclose(w, theirs[path], rtol=0, atol=4e-6)
