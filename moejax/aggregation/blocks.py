@@ -52,13 +52,6 @@ def plan(index: Int[Array, "n k"], experts: int, size: int) -> Plan:
     return Plan(pair, start[:blocks], start[1 : blocks + 1], each, jnp.sum(heads, dtype=jnp.int32))
 
 
-def unordered(index: Int[Array, "n k"]) -> Plan:
-    """Every pair a block of its own, as they come: for few tokens, where no two need share a read."""
-    p = index.size
-    start = jnp.arange(p, dtype=jnp.int32)
-    return Plan(jnp.arange(p + 1, dtype=jnp.int32), start, start + 1, index.reshape(p), jnp.int32(p))
-
-
 def _ordered(expert: Int[Array, "p"], experts: int) -> tuple[Int[Array, "p"], Int[Array, "p"]]:
     """The experts in rising order and the pairs that had them; one sort of one word where both fit into it."""
     p = expert.size

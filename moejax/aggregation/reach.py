@@ -12,6 +12,7 @@ from moejax.aggregation.rule import Formulation, block_size, choose
 from moejax.routing import select
 from moejax.types import Weights
 
+Product = Callable[[Array, Array], Array]
 ROWS = {3: "e", 4: "be", 5: "bte"}  # rank of the factors that were read: shared, by row, by token
 
 
@@ -46,7 +47,9 @@ def reach(
         return _read(slot, select.dense(weights, experts))
     if how == "gather":
         return _read(*needed(slot, weights))
-    return _ordered(index, slot, weights.values, experts)
+    products = _by_blocks if how == "blocks" else _by_kernel
+    shrink, expand = products(index.reshape(tokens, -1), experts, slot)
+    return _ordered(index, slot, weights.values, shrink, expand)
 
 
 def _read(at: Any, w: Float[Array, "b t j"]) -> Way:
@@ -63,19 +66,45 @@ def _read(at: Any, w: Float[Array, "b t j"]) -> Way:
     return Way(w, lambda leaf: spread(leaf[at], leaf.ndim - 2), down, up)
 
 
-def _ordered(index: Int[Array, "b t k"], slot: Int[Array, ""], w: Float[Array, "b t k"], experts: int) -> Way:
+def _ordered(
+    index: Int[Array, "b t k"],
+    slot: Int[Array, ""],
+    w: Float[Array, "b t k"],
+    shrink: Product,
+    expand: Product,
+) -> Way:
     """The tokens are ordered by expert, and small matmuls pass through one expert each."""
-    (rows, tokens, k), n = index.shape, index.shape[0] * index.shape[1]
-    flat = index.reshape(n, k)
-    plan = blocks.plan(flat, experts, block_size(n * k, experts))
+    rows, tokens, k = index.shape
 
     def down(x: Array, a: Array) -> Array:
-        return blocks.shrink(x.reshape(n, -1), a, slot, plan, k).reshape(rows, tokens, k, -1)
+        return shrink(x.reshape(rows * tokens, -1), a).reshape(rows, tokens, k, -1)
 
     def up(z: Array, b: Array) -> Array:
-        return blocks.expand(z.reshape(n, k, -1), b, slot, plan).reshape(rows, tokens, -1)
+        return expand(z.reshape(rows * tokens, k, -1), b).reshape(rows, tokens, -1)
 
     return Way(w, lambda leaf: leaf[slot, index], down, up)
+
+
+def _by_blocks(index: Int[Array, "n k"], experts: int, slot: Int[Array, ""]) -> tuple[Product, Product]:
+    plan = blocks.plan(index, experts, block_size(index.size, experts))
+    return (
+        lambda x, a: blocks.shrink(x, a, slot, plan, index.shape[1]),
+        lambda z, b: blocks.expand(z, b, slot, plan),
+    )
+
+
+def _by_kernel(index: Int[Array, "n k"], experts: int, slot: Int[Array, ""]) -> tuple[Product, Product]:
+    """On a CPU the TPU's kernel is interpreted, which is slow: for study."""
+    from moejax.aggregation import kernel, kernel_plan  # half a second to import
+
+    here = jax.default_backend()
+    on: dict[str, Any] = {"backend": here if here in kernel.BACKENDS else "tpu"}
+    on["interpret"] = here not in kernel.BACKENDS
+    plan = kernel_plan.plan(index, experts, kernel_plan.rows(on["backend"], index.size, experts))
+    return (
+        lambda x, a: kernel.shrink(x, a, slot, plan, **on),
+        lambda z, b: kernel.expand(z, b, slot, plan, jnp.dtype(jnp.float32), **on),
+    )
 
 
 def needed(slot: Int[Array, ""], weights: Weights) -> tuple[Any, Float[Array, "b t j"]]:

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from moejax.aggregation import formulations
+from moejax.aggregation.rule import choose
 from moejax.experts import lora as loras
 from moejax.experts.lora import Lora
 from moejax.experts.stacks import Stack
@@ -129,6 +130,17 @@ def test_value_and_gradient_equal_the_sum_spelled_out(mode, how, case, seed, slo
         assert abs(got - expected) <= 2e-5 * max(1, np.abs(ends).max())
 
 
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("case", [CASES[7], CASES[8], CASES[-1]])
+def test_the_kernel_gives_the_same(mode, case):
+    x, stack, weights, aim = drawn(case, 3, 0.4, True)
+    asked = (mode, x, stack, jnp.int32(1), weights, aim)
+    for found, wanted in zip(
+        *(jax.tree.leaves(ours(*asked, how)) for how in ("kernel", "dense")), strict=True
+    ):
+        np.testing.assert_allclose(found, wanted, rtol=0, atol=2e-5 * max(1, np.abs(wanted).max()))
+
+
 @pytest.mark.parametrize("how", [None, "blocks"])
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("case", CASES)
@@ -136,7 +148,8 @@ def test_other_layers_and_experts_that_are_not_chosen_are_never_read(mode, case,
     x, stack, weights, aim = drawn(case, 0, 0, False)
     poison = np.full((SLOTS, case.e, 1, 1), np.nan, np.float32)
     poison[0] = 0
-    if case.k and case.k < case.e and (how or case != CASES[8]):  # which the rule makes dense
+    by_rule = choose(case.b * case.t, case.e, case.k or case.e, "cpu") if case.lead == "bt" else None
+    if case.k and case.k < case.e and (how or by_rule != "dense"):
         weights.index[...] = weights.index.reshape(-1, case.k)[0]  # the same few everywhere
         poison[0, np.setdiff1d(np.arange(case.e), weights.index)] = np.nan
         assert np.isnan(poison[0]).any()
