@@ -9,7 +9,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 FLOORS = (
-    ("types", "taxonomy", "survey"),
+    ("types", "taxonomy", "survey", "fetch"),
     ("experts", "routing", "aggregation", "parallel"),
     ("models", "data", "embed"),
     ("site", "joint", "adapted", "loss", "composed", "either", "places", "contract"),

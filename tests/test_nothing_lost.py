@@ -86,6 +86,9 @@ def left(run: Path) -> dict:
             if path.is_file():
                 found[str(path.relative_to(run))] = path.read_bytes()
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    lines = [
+        line for line in lines if line["stage"] != "compiling"
+    ]  # what a command compiled, not what it made
     found["metrics"] = [{name: value for name, value in line.items() if name != "time"} for line in lines]
     results = json.loads((run / "results.json").read_text())
     for row in results["rows"]:

@@ -75,6 +75,12 @@ def report(settings: Config) -> str:
     return (Path(settings.run) / "report.html").read_text(encoding="utf-8")
 
 
+def compiled(settings: Config) -> list[dict]:
+    """What commands compiled, as metrics.jsonl says."""
+    lines = (Path(settings.run) / "metrics.jsonl").read_text().splitlines()
+    return [line for line in map(json.loads, lines) if line["stage"] == "compiling"]
+
+
 def test_the_table_has_every_method_in_its_group(done):
     found = {row["row"]: row for row in results(done)["rows"]}
     assert tuple(found) == METHODS
@@ -286,7 +292,7 @@ def test_public_texts_change_no_other_number(base, done, tmp_path):
         assert mine["label"] == theirs["label"] and mine["tasks"] == theirs["tasks"]
 
 
-def test_all_targets_go_through_one_compiled_step(base, tmp_path):
+def test_all_targets_go_through_one_compiled_step(base, tmp_path, capsys):
     settings = config(base, tmp_path / "targets", methods=("uniform", "mole(steps=2, batch=4)"))
     suite = replace(settings.data.suite, pairs=(("animal", "place"), ("place", "food"), ("food", "animal")))
     settings = replace(settings, data=replace(settings.data, suite=suite))
@@ -294,9 +300,15 @@ def test_all_targets_go_through_one_compiled_step(base, tmp_path):
     with worlds.compiles() as programs:
         train_script.train(settings)
     assert programs.count("jit(train_step)") == 2  # the experts', and MoLE's for all three targets
+    (line,) = compiled(settings)
+    assert line["command"] == "train.py" and line["compiled"] + line["read"] == len(programs)
+    assert line["seconds"] + line["read_seconds"] > 0
+    assert capsys.readouterr().out.splitlines()[-1].startswith(f"programs: {line['compiled']} compiled in ")
     folders = {path.name for path in (Path(settings.run) / "routers").iterdir()}
     assert len([name for name in folders if name.startswith("mole")]) == 3
     eval_script.evaluate(settings)
+    assert [line["command"] for line in compiled(settings)] == ["train.py", "eval.py"]
+    assert capsys.readouterr().out.splitlines()[-1].startswith("programs: ")
     (row,) = (row for row in results(settings)["rows"] if row["label"] == "mole")
     assert row["held_in"] is None and len(row["tasks"]) == 3
     assert row["sight"] == 3

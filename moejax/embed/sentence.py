@@ -1,6 +1,6 @@
 """Sentence vectors by an encoder: the mean of a text's last states, brought to length one."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Any
 
@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 from tqdm import tqdm
 
+from moejax.fetch import behind
 from moejax.models.base import Base
 from moejax.models.like_length import like_length
 from moejax.models.pooling import sentence
@@ -43,13 +44,15 @@ def sentences(
     ids = base.tokenizer(list(texts), **cut)["input_ids"]
     inner = set() if special else {base.tokenizer.cls_token_id, base.tokenizer.sep_token_id}
     lengths, total, off = np.array([len(line) for line in ids]), -(-len(ids) // size), not progress
-    for index, width in tqdm(
-        like_length(lengths, size), "sentence vectors", total, unit="batch", disable=off
-    ):
-        tokens, mask = _padded([ids[i] for i in index], size, width)
-        pool = mask & ~np.isin(tokens, list(inner))
-        vectors = _vectors(base.params, tokens, mask, pool, model=base.model)
-        found[index] = np.asarray(vectors)[: len(index)]
+
+    def vectors() -> Iterator[tuple[np.ndarray, Array]]:
+        for index, width in like_length(lengths, size):
+            tokens, mask = _padded([ids[i] for i in index], size, width)
+            pool = mask & ~np.isin(tokens, list(inner))
+            yield index, _vectors(base.params, tokens, mask, pool, model=base.model)
+
+    for index, some in tqdm(behind(vectors()), "sentence vectors", total, unit="batch", disable=off):
+        found[index] = some[: len(index)]
     return found
 
 

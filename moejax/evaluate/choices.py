@@ -13,6 +13,7 @@ from moejax.data.batch import collate
 from moejax.data.encode import encode
 from moejax.data.tasks import Row, Task
 from moejax.evaluate.labels import label_vectors
+from moejax.fetch import fetch
 from moejax.models.base import Base
 from moejax.types import Batch, PyTree, UserError
 
@@ -49,7 +50,7 @@ def log_probabilities(
     labels = None if base.kind != "encoder" else label_vectors(base, phrases)
     batch = jax.tree.map(jnp.asarray, collate(encoded))
     found = _score({**arrays, "labels": labels}, batch, adapted=adapted)
-    return np.asarray(found).reshape(len(texts), len(given))
+    return fetch(found).reshape(len(texts), len(given))
 
 
 @partial(jax.jit, static_argnames="adapted")

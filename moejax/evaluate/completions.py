@@ -15,6 +15,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from moejax.adapted import Adapted, start, step
+from moejax.fetch import fetch
 from moejax.models.base import Base
 from moejax.models.generate import Loop, begin, go_on
 from moejax.models.prompts import NARROWEST, bucket, ends, left_padded, longest, tokenizer_of
@@ -143,7 +144,7 @@ def _chunks(
     room = bucket(settings.max_new, NARROWEST)
     loop = _first(arrays, batch, sampling, done, np.int32(upto), adapted=adapted, room=room, eos=eos)
     while True:
-        (tokens, length), ended = jax.device_get((loop.out, loop.done))
+        (tokens, length), ended = fetch((loop.out, loop.done))
         for row, line, size in zip(rows, tokens, length, strict=False):
             row.look(line[:size].tolist())
         done = ended | np.array([row.done for row in rows] + [True] * (len(ended) - len(rows)))

@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from moejax.adapted import Adapted, head, run
+from moejax.fetch import fetch
 from moejax.models.base import Base
 from moejax.models.prompts import bucket, left_padded, tokenizer_of
 from moejax.types import Batch, PyTree
@@ -45,7 +46,7 @@ def continuations(
     """
     found: dict[int, tuple[float, bool]] = {}
     order = sorted(range(len(pairs)), key=lambda i: len(pairs[i][0]) + len(pairs[i][1]))
-    waiting = []
+    sent, scored = [], []
     for at in range(0, len(order), size):
         numbers = order[at : at + size]
         batch, most = paired(base, [pairs[i] for i in numbers], longest)
@@ -53,9 +54,9 @@ def continuations(
             texts = [tokenizer_of(base).decode(pairs[i][0], skip_special_tokens=True) for i in numbers]
             vectors = base.embedder(texts + texts[:1] * (len(batch.tokens) - len(texts)))
             batch = batch._replace(query=vectors)
-        waiting.append((numbers, _scored(arrays, batch, adapted=adapted, most=most)))
-    for numbers, scored in waiting:
-        sums, greedy = jax.device_get(scored)
+        sent.append(numbers)
+        scored.append(_scored(arrays, batch, adapted=adapted, most=most))
+    for numbers, (sums, greedy) in zip(sent, fetch(scored), strict=True):
         found |= {i: (float(s), bool(g)) for i, s, g in zip(numbers, sums, greedy, strict=False)}
     return [found[i] for i in range(len(pairs))]
 

@@ -12,6 +12,7 @@ from jaxtyping import Array, Int
 
 from moejax.adapted import Adapted, score
 from moejax.contract import Rows
+from moejax.fetch import fetch
 from moejax.train.rows import batches
 from moejax.types import Batch, PyTree
 
@@ -27,7 +28,7 @@ best = jax.jit(_best, static_argnames="adapted")
 def answers(adapted: Adapted, arrays: PyTree, rows: Rows, size: int) -> Int[np.ndarray, "n"]:
     """The best choice of every row; batches are sent to the device ahead of their results being read."""
     found = [(best(arrays, batch, adapted=adapted), real) for batch, real in batches(rows, size)]
-    return np.concatenate([np.asarray(part)[:real] for part, real in found])
+    return np.concatenate([part[:real] for part, real in fetch(found)])
 
 
 class Cost(NamedTuple):

@@ -103,14 +103,14 @@ def named(bank: Bank, names: Sequence[str]) -> dict[int, str]:
 def summary(
     seen: Mapping[str, Seen], batches: Mapping[str, Batch], experts: Mapping[int, str], layers: int
 ) -> dict[str, Any]:
-    """The plain record of a method from what each task's batch showed; `experts` as `named` gives them.
+    """The plain record of a method from what each task's batch showed, fetched; `experts` as `named` gives them.
 
     sites: path -> layers, and of each the mean weight and the load (share of positions whose largest weight it is)
     of every expert, and the entropy; tasks: task -> mean weight of every expert over sites and layers.
     """
     first, keep, sites = next(iter(seen.values())), list(experts), {}
     for path in first.sites:
-        parts = [jax.device_get(one.sites[path]) for one in seen.values()]
+        parts = [one.sites[path] for one in seen.values()]
         weight, top, entropy, positions = (
             np.sum(leaves, axis=0) for leaves in zip(*(one[:4] for one in parts), strict=True)
         )
@@ -130,7 +130,7 @@ def summary(
     }
 
 
-def _mean(each: Float[Array, "*n e"], batch: Batch) -> Float[np.ndarray, "e"]:
+def _mean(each: Float[Array, "*n e"] | Float[np.ndarray, "*n e"], batch: Batch) -> Float[np.ndarray, "e"]:
     """The mean over the positions that count."""
     weights = np.asarray(each)
     if weights.ndim == 1:

@@ -12,6 +12,7 @@ from jaxtyping import Array, Float, Int
 from moejax.adapted import Adapted, score, start, step
 from moejax.evaluate.asked import Asked
 from moejax.evaluate.metrics import exact_match, rouge_l
+from moejax.fetch import fetch
 from moejax.models.generate import Generated, generate
 from moejax.train.rows import ArrayRows, batches
 from moejax.types import Batch, PyTree
@@ -72,7 +73,7 @@ def told(
 def likelihoods(adapted: Adapted, arrays: PyTree, lines: ArrayRows, size: int) -> Float[np.ndarray, "m"]:
     """`likelihood` of every line, float64; batches are sent ahead of their results being read."""
     found = [(likelihood(arrays, batch, adapted=adapted), real) for batch, real in batches(lines, size)]
-    return np.concatenate([np.asarray(part, float)[:real] for part, real in found])
+    return np.concatenate([part[:real] for part, real in fetch(found)]).astype(float)
 
 
 def written(
@@ -92,8 +93,7 @@ def written(
         for batch, real in batches(requests, size)
     ]
     texts = []
-    for made, real in found:
-        tokens, lengths = np.asarray(made.tokens), np.asarray(made.length)
+    for (tokens, lengths), real in fetch(found):
         texts += [
             tokenizer.decode(tokens[i, : lengths[i]].tolist(), skip_special_tokens=True) for i in range(real)
         ]

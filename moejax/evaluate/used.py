@@ -12,6 +12,7 @@ from jaxtyping import Array, Float
 from moejax.adapted import Adapted, run
 from moejax.evaluate.continuations import paired
 from moejax.evaluate.routing import adapted_layers, named
+from moejax.fetch import fetch
 from moejax.models.base import Base
 from moejax.models.prompts import tokenizer_of
 from moejax.routing import select
@@ -57,7 +58,7 @@ def used(
             batch, most = paired(base, [(prompt, answer)], len(prompt) + len(answer))
             batch = batch._replace(query=None if query is None else query[i : i + 1])
             apart = base.kind not in ("encoder", "decoder")
-            each = jax.device_get(_weights(arrays, batch, adapted=adapted, most=most, apart=apart))[0]
+            each = fetch(_weights(arrays, batch, adapted=adapted, most=most, apart=apart))[0]
             rows = each[np.asarray(batch.answer)[0, -most:]]
         found.append(_record(rows, [tokenizer_of(base).decode([token]) for token in answer], experts))
     return found

@@ -19,7 +19,7 @@ from moejax.joint import Site
 from moejax.models.base import Base
 from moejax.places import LINEARS, Lora
 from moejax.routing import select
-from moejax.routing.prototypes import top_direction
+from moejax.routing.prototypes import directions
 from moejax.survey import CARDS
 from moejax.types import Weights
 
@@ -62,9 +62,9 @@ def fit(config: Config, base: Base, pool: Pool, grants: Grants, work: Any) -> Fi
 
 
 def arrays(config: Config, base: Base, pool: Pool, fitted: Fitted) -> dict[str, Any]:
-    """Prototypes from the factors by QR and an r x r SVD: exact, never saved."""
+    """Prototypes from the factors by QR and an r x r SVD: exact, never saved, once for all rows of a pool."""
     places = {
-        path: {"prototype": top_direction(stack.a, stack.b)[0]} for path, stack in factored(pool.bank).items()
+        path: {"prototype": directions(stack.a, stack.b)} for path, stack in factored(pool.bank).items()
     }
     plain = plain_arrays(config, base, pool, fitted)
     return plain | {"router": {"places": places, "knobs": fitted.router["knobs"]}}

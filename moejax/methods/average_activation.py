@@ -11,13 +11,13 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Float
 
 from moejax.adapted import Adapted, run
 from moejax.contract import Extras, Fitted, Grants, Method, Rows
-from moejax.experts.bank import size
+from moejax.experts.bank import Bank, factored, size
 from moejax.experts.pool import Pool
+from moejax.fetch import fetch
 from moejax.joint import Next, Site
 from moejax.methods import phatgoose
 from moejax.models.base import Base
@@ -69,27 +69,32 @@ def contribute(
     adapted = Adapted(base.model, ((LINEARS, Measured()),), route=own_expert)
     arrays = {"params": base.params, "bank": pool.bank, "router": {}}
     stream = bound(rows, pool.names, config.batch, work.seed)
-    total = None
+    total = _nothing(pool.bank)
     for step in range(max(1, config.rows // config.batch)):
-        sums = _sums(arrays, stream(step), adapted=adapted)
-        total = sums if total is None else jax.tree.map(jnp.add, total, sums)
-    assert total is not None
-    sums, tokens = jax.device_get(total)
+        total = _add(total, arrays, stream(step), adapted=adapted)
+    sums, tokens = fetch(total)
     return {
-        name: {"activation": {path: np.asarray(leaf[:, e] / tokens[e]) for path, leaf in sums.items()}}
+        name: {"activation": {path: leaf[:, e] / tokens[e] for path, leaf in sums.items()}}
         for e, name in enumerate(pool.names)
     }
 
 
-@partial(jax.jit, static_argnames="adapted")
-def _sums(arrays: Any, batch: Any, *, adapted: Adapted) -> Any:
-    """Sums of inputs by path [s, e, d], and numbers of prompt tokens [e]."""
+def _nothing(bank: Bank) -> Any:
+    """Sums of inputs by path [s, e, d], and numbers of prompt tokens [e], of no batch."""
+    sums = {p: jnp.zeros(s.a.shape[:2] + s.a.shape[3:]) for p, s in factored(bank).items()}
+    return sums, jnp.zeros(size(bank))
+
+
+@partial(jax.jit, static_argnames="adapted", donate_argnames="total")
+def _add(total: Any, arrays: Any, batch: Any, *, adapted: Adapted) -> Any:
+    """The sums and numbers with those of one more batch."""
     records = run(adapted, arrays, batch, record=True).records
     by_expert = partial(jax.ops.segment_sum, segment_ids=batch.expert, num_segments=size(arrays["bank"]))
     sums, inputs = {}, sown(records, "sum")
     for path, stack in arrays["bank"].sites.items():
         sums[path] = jax.vmap(by_expert)(at_slots(inputs[path], stack))
-    return sums, by_expert(jnp.sum(batch.prompt, axis=1).astype(jnp.float32))
+    tokens = by_expert(jnp.sum(batch.prompt, axis=1).astype(jnp.float32))
+    return jax.tree.map(jnp.add, total, (sums, tokens))
 
 
 def fit(config: Config, base: Base, pool: Pool, grants: Grants, work: Any) -> Fitted:

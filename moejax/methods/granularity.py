@@ -20,6 +20,7 @@ from jaxtyping import Array, Float
 from moejax.adapted import Adapted, run
 from moejax.contract import Extras, Fitted, Grants, Method, Rows
 from moejax.experts.pool import Pool
+from moejax.fetch import fetch
 from moejax.joint import Site
 from moejax.methods import average_activation
 from moejax.models.base import Base
@@ -106,25 +107,23 @@ def fit(config: Config, base: Base, pool: Pool, grants: Grants, work: Any) -> Fi
     if config.grain != "task":
         return start
     example = adapt(replace(config, grain="example"), base)
-    given, total, count = METHOD.arrays(config, base, pool, start), None, 0
-    rows = grants.target_inputs().train
-    for batch, real in batches(rows, min(config.batch, len(rows))):
-        found = _scores(given, batch, adapted=example)
-        total = found if total is None else jax.tree.map(jnp.add, total, found)
-        count += real
-    assert total is not None
-    return Fitted(
-        {"places": {p: {"score": leaf / count} for p, leaf in total.items()}, "knobs": {}}, pool.names
-    )
+    given, rows = METHOD.arrays(config, base, pool, start), grants.target_inputs().train
+    total = {path: jnp.zeros(mean.shape[:2]) for path, mean in means.items()}
+    for batch, _ in batches(rows, min(config.batch, len(rows))):
+        total = _add(total, given, batch, adapted=example)
+    places = {path: {"score": jnp.asarray(sums / len(rows))} for path, sums in fetch(total).items()}
+    return Fitted({"places": places, "knobs": {}}, pool.names)
 
 
-@partial(jax.jit, static_argnames="adapted")
-def _scores(arrays: PyTree, batch: Batch, *, adapted: Adapted) -> dict[str, Float[Array, "s e"]]:
-    """Sums of scores over the real rows, by path."""
+@partial(jax.jit, static_argnames="adapted", donate_argnames="total")
+def _add(
+    total: dict[str, Float[Array, "s e"]], arrays: PyTree, batch: Batch, *, adapted: Adapted
+) -> dict[str, Float[Array, "s e"]]:
+    """The sums of scores by path, with those of the real rows of one more batch."""
     assert batch.weight is not None
     found = sown(run(adapted, arrays, batch, record=True).records, "scores")
     sums = {path: jnp.einsum("lbe,b->le", rows, batch.weight) for path, rows in found.items()}
-    return {path: at_slots(leaf, arrays["bank"].sites[path]) for path, leaf in sums.items()}
+    return {path: total[path] + at_slots(leaf, arrays["bank"].sites[path]) for path, leaf in sums.items()}
 
 
 METHOD = Method(

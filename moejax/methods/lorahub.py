@@ -26,6 +26,7 @@ from moejax.contract import Fitted, Grants, Method
 from moejax.experts.bank import size
 from moejax.experts.merge import Mode
 from moejax.experts.pool import Pool
+from moejax.fetch import fetch
 from moejax.loss import row_loss
 from moejax.models.base import Base
 from moejax.places import LINEARS, Lora
@@ -96,7 +97,7 @@ def fit(config: Config, base: Base, pool: Pool, grants: Grants, work: Any) -> Fi
 
         def score(w: Float[np.ndarray, "k"]) -> float:
             loss = cross_entropy(METHOD.arrays(config, base, pool, fitted(w)), batch, adapted=adapted)
-            return penalised(float(loss), len(index), w, config)
+            return penalised(float(fetch(loss)), len(index), w, config)
 
         found = minimise(config.search, score, len(experts), config.bound, config.budget, work.seed)
         return {"weights": found.best, "tried": found.values}
@@ -115,7 +116,7 @@ def cross_entropy(arrays: PyTree, batch: Batch, *, adapted: Adapted) -> Float[Ar
 
 def merge(config: Config, pool: Pool, fitted: Fitted) -> tuple[Float[np.ndarray, "e"], Mode]:
     """The weights that were found, over the whole pool."""
-    model = jax.device_get(fitted.router["model"])
+    model = fetch(fitted.router["model"])
     weights = np.zeros(size(pool.bank), np.float32)
     weights[model["experts"]] = model["weights"]
     return weights, config.merge

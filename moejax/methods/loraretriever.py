@@ -27,6 +27,7 @@ from moejax.adapted import Adapted
 from moejax.contract import Extras, Fitted, Grants, Method, Rows, on_disk
 from moejax.experts.bank import size
 from moejax.experts.pool import Pool
+from moejax.fetch import fetch
 from moejax.models.base import Base
 from moejax.places import LINEARS, Lora
 from moejax.routing import scores, select
@@ -138,7 +139,8 @@ def extend(config: Config, base: Base, pool: Pool, before: Fitted) -> Fitted:
         means = [np.asarray(mean) for mean in pool.extra(on_disk("mean", base))]
     else:
         texts = [[row["input"] for row in rows] for rows in pool.extra("samples")]
-        means = [np.asarray(encoded(model, jnp.asarray(_embed(base, some)))).mean(axis=0) for some in texts]
+        vectors = fetch([encoded(model, jnp.asarray(_embed(base, some))) for some in texts])
+        means = [some.mean(axis=0) for some in vectors]
     whole = np.zeros((size(pool.bank), len(means[0])), np.float32)
     whole[: len(means)] = means
     router = before.router | {"model": model | {"mean": jnp.asarray(whole)}}
@@ -163,7 +165,7 @@ def _train(config: Config, pool: Pool, grants: Grants, work: Any) -> dict[str, A
     pairs = [[rng.choice(len(v), 2, replace=False) for v in every] for _ in range(config.steps)]
     batches = np.stack([[v[pair] for v, pair in zip(every, some, strict=True)] for some in pairs])
     project = _descend(jnp.asarray(batches), config.rate, config.temperature)
-    return {"project": np.asarray(project)}
+    return {"project": project}
 
 
 @jax.jit

@@ -3,6 +3,8 @@
 Gate phase (experts and base frozen): y = W x + s B A (sigmoid(v . x) x), v from 0, only v is trained.
 Use: w = top-2 of softmax(LN(x) . LN(v_e) / sqrt(d)), renormalised. The sigmoid is not used then.
 Per token and per linear, recomputed at every token; cached decoding is exact.
+In the gate phase only what enters the lowest adapted layer is frozen, and rows carry it (`train.features`): a gate
+scales what its expert adds, so what enters any linear above moves from step to step, and is not kept.
 Source: Muqeeth et al. 2024 (2402.05859), section 3, and the released code for the 1e-6 of the renormalisation.
 """
 

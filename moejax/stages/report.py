@@ -14,6 +14,7 @@ import numpy as np
 from moejax.config import Config, rows
 from moejax.evaluate import routing
 from moejax.experts.pool import Pool
+from moejax.fetch import fetch
 from moejax.method_row import MethodRow
 from moejax.report.page import page
 from moejax.stages.compare import applied, used_on
@@ -51,7 +52,7 @@ def gather(config: Config, scene: Scene, pool: Pool, run: RunFolder) -> Parts:
 
 def _record(config: Config, scene: Scene, pool: Pool, run: RunFolder, row: MethodRow) -> dict[str, Any]:
     """How one row of the table routes a few test rows of each task that it applies to."""
-    names, texts = used_on(scene, row), []
+    names = used_on(scene, row)
     if not names:
         return {"none": "no task here is of the kind that it is for"}
     looked, shown, each = spread(names, ROWS), spread(names, TEXTS), max(1, ROWS // len(names))
@@ -61,7 +62,7 @@ def _record(config: Config, scene: Scene, pool: Pool, run: RunFolder, row: Metho
     for task, adapted, arrays, known, test, _ in applied(config, scene, pool, run, row):
         if task not in looked:
             continue
-        batch, first = some_rows(test, each), scene.tasks[task].rows["test"][0]
+        batch = some_rows(test, each)
         found = routing.look(arrays, jax.tree.map(jnp.asarray, batch), adapted=adapted)
         if not found.sites:
             return {"none": "its forward uses no expert, so nothing is routed"}
@@ -69,10 +70,13 @@ def _record(config: Config, scene: Scene, pool: Pool, run: RunFolder, row: Metho
         if len(experts) < 2:
             return {"none": "one adapter serves every request, so nothing is routed"}
         batches[task], seen[task] = batch, found
-        if found.each.ndim == 3 and task in shown:
-            real, weights = batch.mask[0], np.asarray(found.each[0])[:, list(experts)]
-            said = words(scene.base.tokenizer, batch.tokens[0][real].tolist())
-            texts.append({"task": task, "answer": first.target, **routing.tokens(weights[real], said)})
+    seen, texts = dict(zip(seen, fetch(list(seen.values())), strict=True)), []  # in the order of the tasks
+    for task in (task for task in seen if task in shown and seen[task].each.ndim == 3):
+        batch, first = batches[task], scene.tasks[task].rows["test"][0]
+        weights: Any = seen[task].each[0][:, list(experts)]
+        real = batch.mask[0]
+        said = words(scene.base.tokenizer, batch.tokens[0][real].tolist())
+        texts.append({"task": task, "answer": first.target, **routing.tokens(weights[real], said)})
     found = routing.summary(seen, batches, experts, scene.base.layers)
     return {**found, "own": scene.experts_of(), "texts": texts}
 

@@ -9,6 +9,7 @@ from jaxtyping import Array, Float
 
 from moejax.adapted import Adapted, score
 from moejax.contract import Rows
+from moejax.fetch import fetch
 from moejax.loss import loss_of
 from moejax.train.rows import batches
 from moejax.types import Batch, PyTree
@@ -36,7 +37,7 @@ def qualities(
         found.append((quality(arrays, batch, adapted=adapted), real))
         if most is not None and size * len(found) >= most:
             break
-    return np.concatenate([np.asarray(part)[:, :real] for part, real in found], axis=1)[:, :most]
+    return np.concatenate([part[:, :real] for part, real in fetch(found)], axis=1)[:, :most]
 
 
 def accuracy(adapted: Adapted, arrays: PyTree, rows: Rows, size: int, most: int | None = None) -> float:

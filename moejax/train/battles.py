@@ -15,6 +15,7 @@ import numpy as np
 import optax
 from jaxtyping import Array, Bool, Float, Int
 
+from moejax.fetch import fetch
 from moejax.routing.bradley_terry import ratings, tiers
 from moejax.routing.preference import lead
 from moejax.routing.scores import unit
@@ -120,7 +121,7 @@ def factorise(
             start, jnp.asarray(v), battles, jnp.asarray(turns), jnp.asarray(others), known, settings,
             work.key("noise"),
         )  # fmt: skip
-        for epoch, (loss, right) in enumerate(np.asarray(said).tolist()):
+        for epoch, (loss, right) in enumerate(fetch(said).tolist()):
             work.log({"loop": "epochs", "step": epoch, "loss": loss, "accuracy": right})
         return model
 
@@ -133,8 +134,9 @@ def ranking(
     """What `preference.ranked` needs of all queries: their battles by tier, tiers by the ratings of all battles."""
     each = np.arange(grades.shape[1])
     theta = ratings(jnp.asarray(won(grades, each, pairs).sum(axis=0)))
-    rank = tiers(np.asarray(theta), most)
-    return {"queries": np.asarray(unit(jnp.asarray(v))), "wins": won(grades, rank, pairs), "tiers": rank}
+    theta, queries = fetch((theta, unit(jnp.asarray(v))))
+    rank = tiers(theta, most)
+    return {"queries": queries, "wins": won(grades, rank, pairs), "tiers": rank}
 
 
 @jax.jit

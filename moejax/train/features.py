@@ -1,7 +1,12 @@
-"""Activations below the lowest place, computed once per text: exact, in the model's own dtype, on disk."""
+"""Activations below the lowest place, computed once per text: exact, in the model's own dtype, on disk.
+
+No training moves them. What enters a linear above the lowest place is moved by whatever is trained below it: gates,
+weights, experts, so it is exact for one step only, and is not kept.
+"""
 
 import hashlib
 import os
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
@@ -12,6 +17,7 @@ from jaxtyping import Array, Float
 from tqdm import tqdm
 
 from moejax.adapted import prefix
+from moejax.fetch import behind
 from moejax.models.like_length import like_length
 from moejax.types import Batch, PyTree
 
@@ -54,11 +60,15 @@ def features(
         _take_room(part)
         ends = t - np.argmax(whole.mask[:, ::-1], axis=1)  # the place after each row's last real token
         total, off = -(-rows // batch), not progress
-        for index, wide in tqdm(like_length(ends, batch), "features", total, unit="batch", disable=off):
-            width, full = min(t, wide), np.pad(index, (0, batch - len(index)), mode="edge")
-            some = Batch(*(leaf[full, :width] for leaf in (whole.tokens, whole.mask, whole.prompt)))
-            found = np.asarray(_below(params, some, model=model, lowest=lowest))
-            store[index, :width] = found[: len(index)]
+
+        def below() -> Iterator[tuple[np.ndarray, Array]]:
+            for index, wide in like_length(ends, batch):
+                width, full = min(t, wide), np.pad(index, (0, batch - len(index)), mode="edge")
+                some = Batch(*(leaf[full, :width] for leaf in (whole.tokens, whole.mask, whole.prompt)))
+                yield index, _below(params, some, model=model, lowest=lowest)
+
+        for index, found in tqdm(behind(below()), "features", total, unit="batch", disable=off):
+            store[index, : found.shape[1]] = found[: len(index)]
         store.flush()
         del store
         os.replace(part, path)

@@ -21,6 +21,7 @@ from moejax.contract import Pair, Rows
 from moejax.experts.bank import on_device, size
 from moejax.experts.merge_deltas import patched, task_vector
 from moejax.experts.pool import Pool
+from moejax.fetch import fetch
 from moejax.models.base import Base
 from moejax.places import EXPERTS, evenly, one_member
 from moejax.train.accuracy import graded
@@ -98,8 +99,9 @@ def outcomes(
                 _alone(one, own[m != -3], adapted=adapted)
                 for m, (adapted, one) in zip(ran, every, strict=True)
             ]
-            found.append((jnp.stack(each, axis=1), real))
-        choice, right, likelihood = np.concatenate([np.asarray(x)[..., :n] for x, n in found], axis=2)
+            found.append((each, real))
+        parts = [np.stack(each, axis=1)[..., :real] for each, real in fetch(found)]
+        choice, right, likelihood = np.concatenate(parts, axis=2)
         return {"choice": choice.T.astype(np.int32), "right": right.T, "likelihood": likelihood.T}
 
     return Outcomes(**work.shared(f"outcomes-{_key(base, pool, rows, ran)}", make))
@@ -143,7 +145,7 @@ def _key(base: Base, pool: Pool, rows: Rows, ran: tuple[int, ...]) -> str:
 def wanted(route: Pair, arrays: PyTree, rows: Rows, size: int) -> Float[np.ndarray, "n"]:
     """How much each row wants the strong member of a pair."""
     found = [(_wants(arrays, batch, route=route), real) for batch, real in batches(rows, size)]
-    return np.concatenate([np.asarray(part)[:real] for part, real in found])
+    return np.concatenate([part[:real] for part, real in fetch(found)])
 
 
 @partial(jax.jit, static_argnames="route")

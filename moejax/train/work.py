@@ -1,10 +1,8 @@
 """Work: where a fit keeps what it has done, so that a killed run goes on and ends in the same numbers."""
 
 import shutil
-import signal
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,13 +12,16 @@ import numpy as np
 from tqdm import tqdm
 
 from moejax.adapted import Adapted
+from moejax.fetch import fetch
 from moejax.loss import row_loss
 from moejax.train import tree_file
+from moejax.train.ahead import ahead
 from moejax.train.checkpoint import Checkpoints
 from moejax.train.optimiser import Optimiser
 from moejax.train.rows import Stream, seed_of
 from moejax.train.step import Losses, Objective, State, begin, mean, train_step
-from moejax.types import PRNGKey, PyTree, UserError
+from moejax.train.uninterrupted import uninterrupted
+from moejax.types import Batch, PRNGKey, PyTree, UserError
 
 Log = Callable[[dict[str, Any]], None]
 Forget = Callable[[int, str], None]
@@ -53,7 +54,7 @@ class Work:
         """`make()` as nested dicts of numpy arrays, computed once and kept in the folder."""
         path = self.folder / f"{name}.safetensors"
         if not path.exists():
-            tree_file.save(path, jax.device_get(make()))
+            tree_file.save(path, fetch(make()))
         return tree_file.load(path)
 
     def shared(self, name: str, make: Callable[[], PyTree]) -> PyTree:
@@ -84,16 +85,18 @@ class Work:
         def make() -> PyTree:
             key = self.key(name)
 
-            def step(state: State, number: int) -> tuple[State, jax.Array]:
-                own = jax.random.fold_in(key, number) if random else None
+            def given(number: int) -> tuple[Batch, PRNGKey | None]:
+                return stream(number), jax.random.fold_in(key, number) if random else None
+
+            def step(state: State, batch: tuple[Batch, PRNGKey | None]) -> tuple[State, jax.Array]:
                 return train_step(
-                    state, arrays, stream(number), own, adapted=adapted, optimiser=optimiser,
-                    objective=objective, together=bool(together), record=record, losses=losses,
+                    state, arrays, *batch, adapted=adapted, optimiser=optimiser, objective=objective,
+                    together=bool(together), record=record, losses=losses,
                 )  # fmt: skip
 
             copied = jax.tree.map(jax.numpy.array, trainable)  # the state is donated, what it began as is not
             start = begin(copied, optimiser, bool(together))
-            return self.loop(name, step, start, optimiser.steps, together).trainable
+            return self.loop(name, step, start, given, optimiser.steps, together).trainable
 
         found = self.memo(name, make)
         shutil.rmtree(self._checkpoints(name), ignore_errors=True)
@@ -105,43 +108,54 @@ class Work:
     def loop(
         self,
         name: str,
-        step: Callable[[State, int], tuple[State, jax.Array]],
+        step: Callable[[State, Any], tuple[State, jax.Array]],
         state: State,
+        stream: Callable[[int], Any],
         steps: int,
         experts: Sequence[str] = (),
     ) -> State:
-        """Run `step(state, number) -> (state, losses)` to `steps`; saved every so often and when interrupted.
+        """Run `step(state, stream(number)) -> (state, losses)` to `steps`, and read nothing of it but in reports.
 
-        The checkpoints stay: who called removes them when the result is safe.
+        Saved every so often, when interrupted, and when `stream` fails; it is called ahead of the steps. The
+        checkpoints stay: who called removes them when the result is safe.
         """
         losses: list[tuple[int, jax.Array]] = []
         with Checkpoints(self._checkpoints(name)) as checkpoints:
             state = checkpoints.restore(state)
-            first, saved = int(state.step), time.monotonic()
+            first, saved = int(fetch(state.step)), time.monotonic()
+            done = first
             self.forget(first, name)
-            bar = tqdm(total=steps, initial=first, desc=name, unit="step", disable=not self.progress)
-            try:
-                for number in range(first, steps):
-                    with uninterrupted():
-                        state, loss = step(state, number)
-                    losses.append((number, loss))
-                    bar.update()
-                    if time.monotonic() - saved > self.every:
-                        self._report(name, losses, experts)
-                        checkpoints.save(number + 1, state)
-                        saved = time.monotonic()
-            except (KeyboardInterrupt, SystemExit):
+
+            def keep() -> None:
                 self._report(name, losses, experts)
-                checkpoints.save(int(state.step), state)
-                raise
-            finally:
-                bar.close()
+                checkpoints.save(done, state)
+
+            bar = tqdm(total=steps, initial=first, desc=name, unit="step", disable=not self.progress)
+            with bar, ahead(stream, first, steps) as batches:
+                try:
+                    while done < steps:
+                        try:
+                            batch = next(batches)
+                        except Exception:
+                            keep()
+                            raise
+                        with uninterrupted():
+                            state, loss = step(state, batch)
+                            losses.append((done, loss))
+                            done += 1
+                        bar.update()
+                        if time.monotonic() - saved > self.every:
+                            keep()
+                            saved = time.monotonic()
+                except (KeyboardInterrupt, SystemExit):
+                    keep()
+                    raise
             self._report(name, losses, experts)
         return state
 
     def _report(self, name: str, losses: list[tuple[int, jax.Array]], experts: Sequence[str]) -> None:
         """Log losses since the last report in one fetch; stop on one that is not finite."""
-        for number, loss in jax.device_get(losses):
+        for number, loss in fetch(losses):
             if not np.isfinite(loss).all():
                 where = f", expert {experts[int(np.argmin(np.isfinite(loss)))]!r}" if np.ndim(loss) else ""
                 raise UserError(
@@ -150,14 +164,3 @@ class Work:
                 )
             self.log({"loop": name, "step": number, "loss": float(np.mean(loss))})
         losses.clear()
-
-
-@contextmanager
-def uninterrupted() -> Iterator[None]:
-    """Hold SIGINT and SIGTERM back until the end of a step: its state is donated, half a step would lose it."""
-    held = {signal.SIGINT, signal.SIGTERM}
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, held)
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)

@@ -222,3 +222,19 @@ def test_an_encoder_writes_no_text():
     made = shell.made("base")
     with pytest.raises(UserError, match="is an encoder, which writes no text"):
         complete(replace(tiny.base("encoder")), made.adapted, made.arrays, [[1]], Settings())
+
+
+@pytest.mark.parametrize("method", ["base", "arrow(k=2)"])
+def test_where_a_generation_stands_is_donated_from_chunk_to_chunk(method, monkeypatch):
+    made, more, seen = shell.made(method), completions._more, []
+
+    def watched(arrays, loop, *rest, **options):
+        after = more(arrays, loop, *rest, **options)
+        assert all(leaf.is_deleted() for leaf in jax.tree.leaves(loop))  # the cache among them
+        assert not any(leaf.is_deleted() for leaf in jax.tree.leaves((arrays, after)))
+        seen.append(after)
+        return after
+
+    monkeypatch.setattr(completions, "_more", watched)
+    answers(made, ids(made), max_new=NEW, chunk=4, stop=("never there",))
+    assert seen

@@ -321,7 +321,7 @@ def test_an_interrupted_fit_goes_on_and_ends_in_the_same_numbers(tmp_path):
     world, config = worlds.standard("decoder"), replace(TWO, steps=4, batch=6, rate=0.1)
     grants = worlds.grants(world, METHOD.card.grants)
     whole = METHOD.fit(config, world.base, world.pool, grants, Work(tmp_path / "whole"))
-    calls, rows = 0, world.target.rows.train
+    calls, lines, rows = 0, [], world.target.rows.train
 
     class Interrupted(type(rows)):
         def take(self, index):
@@ -336,9 +336,10 @@ def test_an_interrupted_fit_goes_on_and_ends_in_the_same_numbers(tmp_path):
     other = world._replace(target=target(rows=world.target.rows._replace(train=cut)))
     again = worlds.grants(other, METHOD.card.grants)
     with pytest.raises(KeyboardInterrupt):
-        METHOD.fit(config, world.base, world.pool, again, Work(tmp_path / "cut"))
-    ended = METHOD.fit(config, world.base, world.pool, again, Work(tmp_path / "cut"))
-    assert calls == 3 + 2
+        METHOD.fit(config, world.base, world.pool, again, Work(tmp_path / "cut", log=lines.append))
+    kept = [line["step"] for line in lines]
+    ended = METHOD.fit(config, world.base, world.pool, again, Work(tmp_path / "cut", log=lines.append))
+    assert kept == [0, 1] and [line["step"] for line in lines] == [0, 1, 2, 3]
     jax.tree.map(same, ended.router["model"], whole.router["model"])
 
 

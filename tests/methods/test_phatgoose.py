@@ -1,16 +1,21 @@
 """PHATGOOSE on one linear: the checks and worked numbers of its card, in use and in the gate phase."""
 
+from dataclasses import dataclass
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import tiny
 from one_linear import PATH, NoGrants, base_of, lora, pool, random_loras, run, sizes
 
 from moejax.adapted import Adapted
+from moejax.adapted import run as forward
 from moejax.contract import Fitted, plain_arrays
 from moejax.experts import lora as loras_
 from moejax.methods.phatgoose import METHOD, Config, OwnGate, adapt, fit
-from moejax.places import own_expert
+from moejax.places import LINEARS, own_expert
+from moejax.site import sown
 from moejax.train.rows import ArrayRows
 from moejax.types import Batch, NotApplicable
 
@@ -169,3 +174,54 @@ def test_use_needs_the_gate_and_no_data():
     without = pool(random_loras(2), 4, 3).allow("gate")
     with pytest.raises(NotApplicable, match="e0 has no gate"):
         fit(Config(), base_of(4, 3), without, NoGrants(), None)
+
+
+@dataclass(frozen=True)
+class Watched:
+    """The gate phase, and what enters each linear."""
+
+    place: OwnGate = OwnGate()
+
+    def __call__(self, site, next, x):
+        site.sow("input", x)
+        return self.place(site, next, x)
+
+
+def entering(gates):
+    """What enters each adapted linear in the gate phase, by path and layer, for these gates: (path, slot) -> v."""
+    base = tiny.base("encoder")
+    bank = tiny.pool(base, "ann", "bob").bank
+    places = {
+        path: {"gate": np.zeros(s.a.shape[:2] + s.a.shape[3:], np.float32)} for path, s in bank.sites.items()
+    }
+    for (path, slot), v in gates.items():
+        places[path]["gate"][slot] = v
+    arrays = {
+        "params": base.params,
+        "bank": bank,
+        "router": {"places": places, "knobs": {}},
+        "labels": base.labels,
+    }
+    batch = tiny.as_batch(tiny.rows(base, 4))._replace(expert=np.array([0, 1, 0, 1], np.int32))
+    adapted = Adapted(base.model, ((LINEARS, Watched()),), route=own_expert)
+    records = jax.jit(lambda arrays, batch: forward(adapted, arrays, batch, record=True).records)(
+        arrays, batch
+    )
+    seen = {path: np.asarray(found) for path, found in sown(records, "input").items()}
+    return {(path, layer): seen[path][layer] for path, layer in SITES}
+
+
+SITES = (tiny.EVERYWHERE, 0), (tiny.EVERYWHERE, 1), (tiny.ON_TOP, 1)  # from below
+
+
+@pytest.mark.parametrize(
+    ("gate", "moved"), [((tiny.EVERYWHERE, 0), 2), ((tiny.EVERYWHERE, 1), 1), ((tiny.ON_TOP, 0), 0)]
+)
+def test_a_gate_moves_what_enters_the_linears_above_it_and_none_below(gate, moved):
+    """So inputs that were recorded once are exact for the lowest linears alone."""
+    before, after = entering({}), entering({gate: 1.0})
+    still = len(SITES) - moved
+    for site in SITES[:still]:
+        np.testing.assert_array_equal(after[site], before[site])
+    for site in SITES[still:]:
+        assert np.abs(after[site] - before[site]).max() > 1e-3

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from moejax.routing import prototypes
 from moejax.routing.prototypes import top_direction
 
 jitted = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})(top_direction)
@@ -68,3 +69,25 @@ def test_an_update_of_zero_has_the_zero_direction(which):
     direction, value = jitted(a * (which == "b"), b * (which == "a"))
     np.testing.assert_array_equal(direction, np.zeros((1, 5)))
     np.testing.assert_array_equal(value, np.zeros(1))
+
+
+def test_directions_are_computed_once_for_the_same_factors_and_go_with_them(monkeypatch):
+    before, calls = dict(prototypes._known), []
+
+    def counted(a, b):
+        calls.append(1)
+        return top_direction(a, b)
+
+    monkeypatch.setattr(prototypes, "top_direction", counted)
+    a, b, other = (jnp.asarray(drawn(i, 2, 3, 2, 5)) for i in range(3))
+    one = prototypes.directions(a, b)
+    assert prototypes.directions(a, b) is one and len(calls) == 1
+    np.testing.assert_array_equal(one, top_direction(a, b)[0])
+    np.testing.assert_array_equal(prototypes.directions(a, other), top_direction(a, other)[0])
+    np.testing.assert_array_equal(prototypes.directions(other, b), top_direction(other, b)[0])
+    assert len(calls) == 3
+    jax.jit(prototypes.directions)(a, b)  # nothing of a trace is kept
+    assert prototypes._known.keys() - before.keys() == {id(a), id(other)}
+    held = {id(a), id(other)}
+    del a, other
+    assert not held & prototypes._known.keys()

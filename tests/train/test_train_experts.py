@@ -108,19 +108,20 @@ def test_a_loop_saves_now_and_then_and_goes_on_from_there(tmp_path):
     start = State(jnp.float32(0), {}, jnp.int32(0))
     work = Work(tmp_path, every=0.0)
     with pytest.raises(RuntimeError):
-        work.loop("slow", step, start, 6)
+        work.loop("slow", step, start, int, 6)
     ran = []
 
     def going_on(state, number):
         ran.append(number)
         return state._replace(trainable=state.trainable + number, step=state.step + 1), jnp.zeros(())
 
-    done = work.loop("slow", going_on, start, 6)
+    done = work.loop("slow", going_on, start, int, 6)
     assert ran == [3, 4, 5] and float(done.trainable) == 15 and int(done.step) == 6
 
 
 def test_a_loop_without_a_save_makes_no_folder(tmp_path):
-    Work(tmp_path).loop("quick", lambda state, number: (state, jnp.zeros(())), State({}, {}, jnp.int32(0)), 2)
+    start = State({}, {}, jnp.int32(0))
+    Work(tmp_path).loop("quick", lambda state, number: (state, jnp.zeros(())), start, int, 2)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -132,7 +133,7 @@ def test_a_loss_that_is_not_finite_names_the_step_and_the_expert(tmp_path):
 
     work = Work(tmp_path, log=lines.append)
     with pytest.raises(UserError, match="experts: the loss is not finite at step 1, expert 'cy'; lower"):
-        work.loop("experts", step, State({}, {}, jnp.int32(0)), 3, ("ann", "bob", "cy"))
+        work.loop("experts", step, State({}, {}, jnp.int32(0)), int, 3, ("ann", "bob", "cy"))
     assert lines == [{"loop": "experts", "step": 0, "loss": 2.0}]
 
 
