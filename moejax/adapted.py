@@ -19,6 +19,7 @@ from moejax.models.decoder import empty_cache
 from moejax.models.pooling import sentence
 from moejax.models.seq2seq import Kept, Seq2Seq, nothing_kept, said
 from moejax.models.stream import Cache, Stream, advance
+from moejax.parallel.rules import by_rows
 from moejax.routing.select import FAR
 from moejax.site import HELD, RECORDS
 from moejax.types import Batch, PRNGKey, PyTree, Weights
@@ -102,6 +103,7 @@ def one_pass(
     `batch.prefix`, the activations that enter layer `lowest`.
     """
     variables: dict[str, Any] = {"params": arrays["params"]}
+    batch = by_rows(batch)
     two = isinstance(adapted.model, Seq2Seq)
     lowest = 0 if two else adapted.model.config.layers - depth(arrays["params"])
     if (lowest > 0) != (batch.prefix is not None):

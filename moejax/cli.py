@@ -18,6 +18,7 @@ from types import FrameType
 from moejax.commands.parse import apart, parse
 from moejax.config import Config, check
 from moejax.load_config import load_config
+from moejax.parallel.mesh import on
 from moejax.types import UserError
 
 OWN = """\
@@ -83,9 +84,13 @@ def main(
     given = list(sys.argv[1:] if argv is None else argv)
     script = script or sys.argv[0]
     words = [word for word in given if word != "--debug"]
-    return ended(
-        lambda: run(configure(words, script, description or run.__doc__ or "")), given, script, AFTER
-    )
+
+    def do() -> None:
+        config = configure(words, script, description or run.__doc__ or "")
+        with on(config.mesh):
+            run(config)
+
+    return ended(do, given, script, AFTER)
 
 
 def ended(do: Callable[[], None], given: Sequence[str], script: str, advice: str = "") -> int:

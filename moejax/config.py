@@ -13,6 +13,7 @@ from moejax.data.generated import SuiteConfig
 from moejax.data.rules import RulesConfig
 from moejax.data.tfds_sets import Fields
 from moejax.method_row import MethodRow, parse_row
+from moejax.parallel.mesh import MeshConfig
 from moejax.train.bottlenecks import BottleneckRecipe
 from moejax.train.experts import Recipe
 from moejax.train.fulls import FullRecipe
@@ -29,6 +30,9 @@ FREE = (
     "settled_on",
     "checkpoint",
     "base.formulation",
+    "mesh.data",
+    "mesh.expert",
+    "mesh.model",
     "evaluation.batch",
     "evaluation.samples",
 )
@@ -140,6 +144,7 @@ class Config:
     """Rows of the table: `phatgoose`, `arrow(factor)`, `arrow(factor, k=2)`; options are the method's own."""
     evaluation: EvaluationConfig = EvaluationConfig()
     checkpoint: CheckpointConfig = CheckpointConfig()
+    mesh: MeshConfig = MeshConfig()
     settled_on: str = ""
     """Rows on which the settings of this configuration were chosen; a note for results.json."""
     accept_code: bool = False

@@ -16,7 +16,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 from jax.lax import dynamic_slice, dynamic_update_slice
-from jaxtyping import Array, Float, Int, Shaped
+from jaxtyping import Array, Bool, Float, Int, Shaped
 
 Factor = Float[Array, "s e r d"]
 
@@ -38,18 +38,20 @@ class Plan(NamedTuple):
 def plan(index: Int[Array, "n k"], experts: int, size: int) -> Plan:
     """Pairs ordered by expert, and cut into blocks of at most `size` rows, one expert each.
 
-    At most p / size + min(e, p) blocks, of which `used` have rows.
+    At most p / size + min(e, p) blocks, of which `used` have rows. A pair whose index is e has no expert here.
     """
     p = index.size
-    expert, pair = _ordered(index.reshape(p), experts)
+    expert, pair = _ordered(index.reshape(p), experts + 1)
+    here = expert < experts
     place = jnp.arange(p, dtype=jnp.int32)
     first = jnp.concatenate([jnp.ones(1, bool), expert[1:] != expert[:-1]])
-    heads = (place - jax.lax.cummax(jnp.where(first, place, 0))) % size == 0
+    heads = here & ((place - jax.lax.cummax(jnp.where(first, place, 0))) % size == 0)
     blocks = min(p, p // size + min(experts, p))
     start = jnp.pad(jnp.sort(jnp.where(heads, place, p)), (0, 1), constant_values=p)
     each = expert.at[start[:blocks]].get(mode="clip")
     pair = jnp.pad(pair, (0, size), constant_values=p)
-    return Plan(pair, start[:blocks], start[1 : blocks + 1], each, jnp.sum(heads, dtype=jnp.int32))
+    end = jnp.minimum(start[1 : blocks + 1], jnp.sum(here, dtype=jnp.int32))
+    return Plan(pair, start[:blocks], end, each, jnp.sum(heads, dtype=jnp.int32))
 
 
 def _ordered(expert: Int[Array, "p"], experts: int) -> tuple[Int[Array, "p"], Int[Array, "p"]]:
@@ -80,7 +82,7 @@ def shrink(
         new = jnp.einsum(
             "md,rd->mr", rows, _one(a, slot, plan.expert[g], x), preferred_element_type=jnp.float32
         )
-        return _put(z, pair, new)  # rows past the end are another expert's, whose own block comes later
+        return _put(z, pair, jnp.where(_own(plan, g, m), new, 0.0))  # another expert's block comes later
 
     z = jax.lax.fori_loop(0, plan.used, block, jnp.zeros((n * k + 1, r), jnp.float32))
     return z[:-1].reshape(n, k, r)
@@ -94,7 +96,7 @@ def expand(z: Float[Array, "n k r"], b: Factor, slot: Int[Array, ""], plan: Plan
 
     def block(g, y):
         pair = dynamic_slice(plan.pair, (plan.start[g],), (m,))
-        rows = _own(flat, pair, plan, g).astype(b.dtype)
+        rows = jnp.where(_own(plan, g, m), flat.at[pair].get(mode="clip"), 0.0).astype(b.dtype)
         new = jnp.einsum(
             "mr,rf->mf", rows, _one(b, slot, plan.expert[g], b), preferred_element_type=jnp.float32
         )
@@ -112,7 +114,8 @@ def outer(
 
     def block(g, found):
         pair = dynamic_slice(plan.pair, (plan.start[g],), (m,))
-        rows, own = _rows(x, pair // k), _own(flat, pair, plan, g).astype(x.dtype)
+        rows = _rows(x, pair // k)
+        own = jnp.where(_own(plan, g, m), flat.at[pair].get(mode="clip"), 0.0).astype(x.dtype)
         new = jnp.einsum("mr,md->rd", own, rows, preferred_element_type=jnp.float32)
         at = (slot, plan.expert[g], 0, 0)
         before = dynamic_slice(found, at, (1, 1, r, d))
@@ -156,12 +159,9 @@ def _rows(x: Shaped[Array, "n d"], at: Int[Array, "m"]) -> Shaped[Array, "m d"]:
     )
 
 
-def _own(
-    flat: Float[Array, "p r"], pair: Int[Array, "m"], plan: Plan, g: Int[Array, ""]
-) -> Float[Array, "m r"]:
-    """The rows of a block, zero past its end."""
-    own = plan.start[g] + jnp.arange(pair.size) < plan.end[g]
-    return jnp.where(own[:, None], flat.at[pair].get(mode="clip"), 0.0)
+def _own(plan: Plan, g: Int[Array, ""], m: int) -> Bool[Array, "m 1"]:
+    """Which rows of a block are before its end."""
+    return (plan.start[g] + jnp.arange(m) < plan.end[g])[:, None]
 
 
 def _put(z: Array, at: Int[Array, "m"], rows: Array) -> Array:

@@ -1,8 +1,11 @@
 """Mixing routed bottleneck adapters at one place: how much each adds, never merged, for each is non-linear."""
 
+from functools import partial
+
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
+from moejax.aggregation.across import across
 from moejax.aggregation.reach import reach
 from moejax.aggregation.rule import Formulation
 from moejax.experts.bottleneck import activate
@@ -21,6 +24,10 @@ def output(
 
     weights: task `[e]`, example `[b, e]` or step `[b, t, e]`, dense or as k chosen.
     """
+    return across(partial(_output, formulation), h, stack, slot, weights)
+
+
+def _output(formulation, h, stack, slot, weights, total):
     way = reach(h.shape, stack.a.shape[1], slot, weights, formulation)
     z = way.down(h, stack.a) + way.take(stack.a_bias)
     z = activate(z, jnp.broadcast_to(way.take(stack.act), z.shape[:-1]))

@@ -4,10 +4,13 @@ A stack holds a site's experts for all adapted layers: a [s, e, r, d], b [s, e, 
 indexed by (slot, expert) in ONE gather or slice, so that a scan over layers never copies a layer's whole bank.
 """
 
+from functools import partial
+
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from moejax.aggregation import merged
+from moejax.aggregation.across import across
 from moejax.aggregation.reach import Way, reach
 from moejax.aggregation.rule import Formulation
 from moejax.experts.stacks import Stack
@@ -26,6 +29,10 @@ def output(
     weights: task `[e]`, example `[b, e]` or step `[b, t, e]`, dense or as k chosen.
     formulation: how each token's k experts are reached; None: the quickest way, by static shapes.
     """
+    return across(partial(_output, formulation), x, stack, slot, weights)
+
+
+def _output(formulation, x, stack, slot, weights, total):
     way = reach(x.shape, stack.a.shape[1], slot, weights, formulation)
     scaled = (way.w * way.take(stack.scale)).astype(x.dtype)
     if merged.pays(x.shape, stack, weights):
@@ -47,13 +54,17 @@ def factor(
     Depends on each expert's factor basis (A -> M A, B -> B M^-1 changes it). Of step weights mixed in rank space: no
     [r, d] per token is built. Source: Arrow (2405.11157) and LoraHub (2307.13269) as released.
     """
+    return across(partial(_factor, formulation), x, stack, slot, weights)
+
+
+def _factor(formulation, x, stack, slot, weights, total):
     way = reach(x.shape, stack.a.shape[1], slot, weights, formulation)
     scaled = (way.w * way.take(stack.scale)).astype(x.dtype)
     if weights.values.ndim < 3:
-        y = merged.factor(x, stack, slot, weights)
+        y = merged.factor(x, stack, slot, weights, total)
     else:
         mixed = jnp.sum(way.down(x, stack.a) * way.w.astype(x.dtype)[..., None], axis=2, keepdims=True)
-        y = way.up(mixed * scaled[..., None], stack.b)
+        y = way.up(total(mixed) * scaled[..., None], stack.b)
     return _moved(y, scaled, way, stack).astype(x.dtype)
 
 

@@ -3,6 +3,7 @@
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
+from moejax.aggregation.across import Total
 from moejax.aggregation.reach import needed
 from moejax.experts.stacks import Stack
 from moejax.types import Weights
@@ -32,9 +33,9 @@ def output(
 
 
 def factor(
-    x: Float[Array, "b t d"], stack: Stack, slot: Int[Array, ""], weights: Weights
+    x: Float[Array, "b t d"], stack: Stack, slot: Int[Array, ""], weights: Weights, total: Total
 ) -> Float[Array, "b t f"]:
-    """x (sum_e w_e A_e)^T (sum_e w_e s_e B_e), of task or example weights."""
+    """x (sum_e w_e A_e)^T (sum_e w_e s_e B_e), of task or example weights; `total` sums over all devices' experts."""
     at, w = needed(slot, weights)
     own = "be" if weights.index is not None and weights.index.ndim == 2 else "e"
     w = w[:, 0]
@@ -42,5 +43,5 @@ def factor(
     a = jnp.einsum(f"be,{own}rd->brd", w.astype(x.dtype), stack.a[at].astype(x.dtype))
     b = jnp.einsum(f"be,{own}rf->brf", scaled.astype(x.dtype), stack.b[at].astype(x.dtype))
     if w.shape[0] == 1:
-        return jnp.einsum("btr,rf->btf", jnp.einsum("btd,rd->btr", x, a[0]), b[0])
-    return jnp.einsum("btr,brf->btf", jnp.einsum("btd,brd->btr", x, a), b)
+        return jnp.einsum("btr,rf->btf", total(jnp.einsum("btd,rd->btr", x, a[0])), b[0])
+    return jnp.einsum("btr,brf->btf", total(jnp.einsum("btd,brd->btr", x, a)), b)

@@ -54,13 +54,19 @@ def cost(
 
 def _compiled(adapted: Adapted, arrays: PyTree, batch: Batch) -> jax.stages.Compiled:
     leaves, tree = jax.tree.flatten((arrays, batch))
-    return _program(adapted, tree, tuple((jnp.shape(leaf), jnp.result_type(leaf)) for leaf in leaves))
+    return _program(adapted, tree, tuple(map(_shape, leaves)))
+
+
+def _shape(leaf: Any) -> jax.ShapeDtypeStruct:
+    """Shape and dtype of a leaf, and where it lies when it is spread over a mesh."""
+    where = leaf.sharding if isinstance(leaf, jax.Array) and len(leaf.sharding.device_set) > 1 else None
+    return jax.ShapeDtypeStruct(jnp.shape(leaf), jnp.result_type(leaf), sharding=where)
 
 
 @cache
 def _program(adapted: Adapted, tree: Any, shapes: tuple) -> jax.stages.Compiled:
     """One program for each (adapted, shapes): the bare base's serves the whole table."""
-    given = jax.tree.unflatten(tree, [jax.ShapeDtypeStruct(*shape) for shape in shapes])
+    given = jax.tree.unflatten(tree, shapes)
     return best.lower(*given, adapted=adapted).compile()
 
 

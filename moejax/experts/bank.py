@@ -14,6 +14,8 @@ from jaxtyping import Array, Bool, Int
 from moejax.experts import part, stacks
 from moejax.experts.expert import Expert, expert_of
 from moejax.experts.stacks import AnyStack, Bottlenecks, Deltas, Row, Stack
+from moejax.parallel.mesh import whole
+from moejax.parallel.rules import placed
 from moejax.types import UserError
 
 Index = int | Int[Array, ""]
@@ -40,7 +42,7 @@ def stack(
     where: path -> layers that get a slot whether or not an expert adapts them, for experts appended later.
     Raises UserError when they do not fit.
     """
-    capacity = len(experts) if capacity is None else capacity
+    capacity = whole(len(experts), "expert") if capacity is None else capacity
     if capacity < len(experts):
         raise UserError(f"capacity {capacity} is too small for {len(experts)} experts: raise it")
     ranks = [part.rank(one) for expert in experts for one in expert.parts.values()]
@@ -67,11 +69,12 @@ def stack(
 
 
 def on_device(bank: Bank, which: Callable[[str], bool] = lambda path: True) -> Bank:
-    """The bank with what it has at these paths on the device; free where it is there already."""
+    """The bank with what it has at these paths on the device, or over the mesh; free where it is there already."""
     sites: dict[str, Any] = {
-        path: jax.tree.map(jnp.asarray, stack) if which(path) else stack for path, stack in bank.sites.items()
+        path: placed(jax.tree.map(jnp.asarray, stack), f"bank/{path}/") if which(path) else stack
+        for path, stack in bank.sites.items()
     }
-    return Bank(sites, jnp.asarray(bank.alive))
+    return Bank(sites, placed(jnp.asarray(bank.alive), "bank/alive"))
 
 
 def _others(experts: Sequence[Expert]) -> dict[str, tuple[str, tuple[int, int]]]:

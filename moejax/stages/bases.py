@@ -16,6 +16,7 @@ from moejax.data.tasks import Task
 from moejax.data.word_tokenizer import word_tokenizer
 from moejax.models import minilm, weights
 from moejax.models.base import Base
+from moejax.parallel.rules import where
 from moejax.stages.works import work_of
 from moejax.train.rows import ArrayRows
 from moejax.train.rows import stack as rows_stack
@@ -54,7 +55,9 @@ def _a(kind: str) -> str:
 
 def _read(name: str, config: Config) -> Base:
     source = minilm.installed() if name == "minilm" else name
-    base = weights.load(source, dtype=config.base.dtype)
+    base = weights.load(
+        source, dtype=config.base.dtype, sharding=lambda path, shape: where(f"params/{path}", shape)
+    )
     if base.kind == "seq2seq":
         raise UserError(
             f"{source} reads with an encoder and answers with a decoder: train.py and eval.py take one or the other "

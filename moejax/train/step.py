@@ -11,6 +11,7 @@ from jaxtyping import Array, Float, Int
 
 from moejax.adapted import Adapted
 from moejax.loss import row_loss
+from moejax.parallel.rules import APART, RULES, kept, placed
 from moejax.train.optimiser import Optimiser, transformation
 from moejax.train.overlay import overlay
 from moejax.types import Batch, PRNGKey, PyTree
@@ -37,7 +38,7 @@ def begin(trainable: PyTree, optimiser: Optimiser, together: bool = False) -> St
     """The state before the first step; `together`: leaves [s, e, …] hold one independent model an expert."""
     make = transformation(optimiser).init
     moments = jax.vmap(make, in_axes=1, out_axes=0)(trainable) if together else make(trainable)
-    return State(trainable, moments, jnp.int32(0))
+    return State(placed(trainable), placed(moments, rules=APART if together else RULES), jnp.int32(0))
 
 
 @partial(
@@ -75,7 +76,8 @@ def train_step(
     if together:
         update = jax.vmap(update, in_axes=(1, 0, 1), out_axes=(1, 0))
     changes, moments = update(gradients, state.moments, state.trainable)
-    return State(optax.apply_updates(state.trainable, changes), moments, state.step + 1), each
+    moments = kept(moments, rules=APART if together else RULES)
+    return State(kept(optax.apply_updates(state.trainable, changes)), moments, state.step + 1), each
 
 
 def _by_expert(rows: Float[Array, "b"], batch: Batch, experts: int) -> Float[Array, "e"]:

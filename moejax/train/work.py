@@ -162,5 +162,6 @@ class Work:
                     f"{name}: the loss is not finite at step {number}{where}; lower the learning rate "
                     "(the last good save is kept)"
                 )
-            self.log({"loop": name, "step": number, "loss": float(np.mean(loss))})
+            own = loss[: len(experts)] if experts else loss  # without those that only pad to a mesh
+            self.log({"loop": name, "step": number, "loss": float(np.mean(own))})
         losses.clear()
