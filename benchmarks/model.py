@@ -57,9 +57,9 @@ class Setting:
 
 SETTINGS = (
     Setting(),
-    Setting(DECODER, SEVEN, 16, 8, 64),
-    Setting(DECODER, SEVEN, 16, 1, 64, decoded=32),
-    Setting(DECODER, SEVEN, 16, 8, 64, decoded=32),
+    Setting(DECODER, SEVEN, 16, 4, 64),
+    Setting(DECODER, SEVEN, 16, 1, 64, decoded=16),
+    Setting(DECODER, SEVEN, 16, 8, 64, decoded=16),
 )
 
 

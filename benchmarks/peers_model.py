@@ -23,7 +23,7 @@ from moejax.models.base import Base
 from moejax.models.encoder import EncoderConfig
 
 transformers.utils.logging.disable_progress_bar()
-FEWER = 8  # tokens that a peer writes in a call: each is a pass through Python
+FEWER = 4  # tokens that a peer writes in a call: each is a pass through Python
 
 
 def load(base: Base) -> Any:

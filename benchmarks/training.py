@@ -29,7 +29,7 @@ from moejax.train.rows import ArrayRows
 from moejax.train.work import Work
 from moejax.types import Batch
 
-EXPERTS, ALONE = 16, 4  # trained together; runs of one that are really made
+EXPERTS, ALONE = 16, 3  # trained together; runs of one that are really made
 TINY = EncoderConfig(vocab=64, width=32, layers=2, heads=4, hidden=64, positions=32, remat=False)
 STATES = ("cold", "warm")
 
@@ -77,7 +77,7 @@ def minilm() -> Lesson:
     ends = np.cumsum([0, *(len(part.lines) for part in parts)])
     rows = {task.name: ArrayRows(whole, np.arange(ends[i], ends[i + 1])) for i, task in enumerate(tasks)}
     base = replace(base, labels=label_vectors(base, phrases))
-    return Lesson(base, rows, Recipe(rank=8, batch=16, optimiser=Optimiser(5e-3, 15)))
+    return Lesson(base, rows, Recipe(rank=8, batch=8, optimiser=Optimiser(5e-3, 15)))
 
 
 LESSONS = {"tiny": tiny, "minilm": minilm}
@@ -143,7 +143,7 @@ def part(
                 for state in STATES:
                     made[state].setdefault(kind, []).append(run(one, cache))
         if peers:
-            made["cold"]["peft"] = [run(given | {"peer": True, "first": first}, None) for first in range(2)]
+            made["cold"]["peft"] = [run(given | {"peer": True}, None)]
         yield {"title": f"training {EXPERTS} experts, {name}", "lesson": name, **_told(made)}
 
 

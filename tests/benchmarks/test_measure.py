@@ -39,7 +39,7 @@ def test_ratios_are_of_one_round_and_their_quartiles_bracket_the_median():
 def test_what_is_taken_less_often_is_taken_where_others_are(monkeypatch):
     seen = []
     monkeypatch.setattr(measure, "timed", lambda call, repeats: seen.append((call, repeats)) or (1.0, 2.0))
-    ready = {name: Ready(Counted(), 7, 1.0) for name in "abc"}
+    ready = {name: Ready(Counted(), 7, 1.0, 1) for name in "abc"}
     samples = rounds(ready, {"a": 9, "b": 4, "c": 2}, seed=3)
     taken = {name: set(np.flatnonzero(np.isfinite(some[:, 0]))) for name, some in samples.items()}
     assert taken["c"] < taken["b"] < taken["a"] == set(range(9))
@@ -49,16 +49,22 @@ def test_what_is_taken_less_often_is_taken_where_others_are(monkeypatch):
 
 def test_the_order_changes_from_round_to_round(monkeypatch):
     order = []
-    ready = {name: Ready(lambda name=name: order.append(name), 1, 1.0) for name in "abc"}
+    ready = {name: Ready(lambda name=name: order.append(name), 1, 1.0, 1) for name in "abc"}
     rounds(ready, dict.fromkeys("abc", 20))
     each = {tuple(order[i : i + 3]) for i in range(0, 60, 3)}
     assert len(each) > 1 and all(sorted(one) == ["a", "b", "c"] for one in each)
 
 
-def test_a_slow_call_is_taken_a_few_times_and_its_bare_one_always():
-    slow = {"bare": Ready(Counted(), 1, 0.001), "slow": Ready(Counted(), 1, 3.0)}
-    taken = measure._taken(slow, {"bare"}, Effort(seconds=1.0, least=15, most=40, few=3))
-    assert taken["slow"] == 3 and taken["bare"] == 40
+def test_a_slow_peer_is_taken_a_few_times_and_ours_are_always_taken_often(monkeypatch):
+    effort = Effort(seconds=1.0, least=15, most=40, few=3)
+    monkeypatch.setattr(measure, "timed", lambda call, repeats: (call(), 0.0))
+    calls = {"bare": ("bare", 0.001), "ours": ("ours", 0.4), "slow": ("peer", 0.4), "quick": ("peer", 0.1)}
+    ready = {}
+    for name, (kind, seconds) in calls.items():
+        ready[name] = measure._ready(Entry(name, lambda s=seconds: lambda: s, "bare", kind), effort)
+    taken = measure._taken(ready, {"bare"}, effort)
+    assert taken == {"bare": 40, "ours": 15, "slow": 3, "quick": 15}
+    assert [one.repeats for one in ready.values()] == [4, 1, 1, 1]
 
 
 def test_a_call_is_divided_into_its_steps():
@@ -85,7 +91,7 @@ def test_what_takes_too_long_says_so(monkeypatch):
 @pytest.mark.parametrize("field", ["rival", "beside"])
 def test_a_peer_is_divided_by_its_own_bare_call_and_ours_by_the_peer(field, monkeypatch):
     monkeypatch.setattr(measure, "timed", lambda call, repeats: (call(), 10 * call()))
-    seconds = {"bare": 1.0, "ours": 2.0, "other": 5.0, "peer": 40.0}
+    seconds = {"bare": 0.1, "ours": 0.2, "other": 0.5, "peer": 4.0}
     bares = {"bare": "bare", "ours": "bare", "other": "other", "peer": "other"}
     rows = measure.measure(
         [
@@ -96,4 +102,4 @@ def test_a_peer_is_divided_by_its_own_bare_call_and_ours_by_the_peer(field, monk
     )
     ratios = [row["over_bare"]["wall"][0] for row in rows]
     assert ratios == [1, 2, 1, 8] and rows[3]["ours_over_it"]["cpu"][0] == 0.05
-    assert rows[1]["ms"] == {"wall": 2e3, "cpu": 2e4}
+    assert rows[1]["ms"] == {"wall": 200, "cpu": 2000}

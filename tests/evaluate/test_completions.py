@@ -230,7 +230,7 @@ def test_where_a_generation_stands_is_donated_from_chunk_to_chunk(method, monkey
 
     def watched(arrays, loop, *rest, **options):
         after = more(arrays, loop, *rest, **options)
-        assert all(leaf.is_deleted() for leaf in jax.tree.leaves(loop))  # the cache among them
+        assert all(leaf.is_deleted() for leaf in jax.tree.leaves(loop.state))  # tokens are still looked at
         assert not any(leaf.is_deleted() for leaf in jax.tree.leaves((arrays, after)))
         seen.append(after)
         return after
