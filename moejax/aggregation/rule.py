@@ -11,7 +11,8 @@ blocks  tokens ordered by expert, a block of them to one read of its expert
 kernel  the same as one Pallas program, for GPU and TPU
 """
 
-FEW = 32  # pairs of a token and an expert up to which ordering them does not pay
+FEW = 32  # pairs of a token and an expert up to which each may read what is its own
+FEWEST = 4  # up to which ordering them does not pay on a CPU: a single token's
 
 
 def choose(tokens: int, experts: int, k: int, backend: str) -> Formulation:
@@ -20,7 +21,7 @@ def choose(tokens: int, experts: int, k: int, backend: str) -> Formulation:
         return "dense"
     if backend != "cpu":
         return "kernel" if tokens * k > FEW else "gather"
-    if tokens * k <= FEW:
+    if tokens * k <= FEWEST:
         return "gather"
     return "dense" if experts <= 2 * k else "blocks"
 

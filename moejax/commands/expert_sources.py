@@ -6,6 +6,8 @@ from pathlib import Path
 from moejax.experts import part
 from moejax.experts.checkpoint import MODEL_CONFIG
 from moejax.experts.folder import CONFIG, expert_folders
+from moejax.experts.member import OnBase
+from moejax.experts.open_pool import open_pool
 from moejax.experts.pool import Pool, pool_of
 from moejax.experts.read import own_name, read
 from moejax.experts.report import compare
@@ -63,4 +65,14 @@ def roomy(
         rank=bucket(most) if ranks else most,
     )  # fmt: skip
     reports = compare([report for _, report in loaded], [info["hash"] for info in pool.infos])
+    return pool, tuple(warning for report in reports for warning in report.warnings)
+
+
+def few_in_memory(
+    experts: Sequence[tuple[str, Path]], base: Base, allow_base_mismatch: bool, capacity: int, slots: int
+) -> tuple[Pool, tuple[str, ...]]:
+    """The same of experts on disk, of which `slots` are in memory at once. Raises UserError as `open_pool`."""
+    known = OnBase(base.sites, base.shapes, base.fingerprint, allow_base_mismatch, base.homes)
+    capacity = capacity or bucket(len(experts), FEWEST)
+    pool, reports = open_pool(experts, known, base.layers, slots, capacity, bucket)
     return pool, tuple(warning for report in reports for warning in report.warnings)

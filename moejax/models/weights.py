@@ -25,7 +25,9 @@ from moejax.models.entry import Entry, as_stored, whole_of
 from moejax.models.families import FAMILIES, Family
 from moejax.models.folder import locate, read_tokenizer
 from moejax.models.names import LEAVES
+from moejax.models.quantised import Bits, quantised
 from moejax.models.seq2seq import Seq2Seq, Seq2SeqConfig
+from moejax.parallel.spread import put
 from moejax.types import PyTree, UserError
 
 Model = Encoder | Decoder | Seq2Seq
@@ -39,11 +41,14 @@ def make_model(config: Config) -> Model:
     return Encoder(config) if isinstance(config, EncoderConfig) else Decoder(config)
 
 
-def load(source: str | Path, dtype: str = "float32", sharding: Placing | None = None) -> Base:
+def load(
+    source: str | Path, dtype: str = "float32", sharding: Placing | None = None, bits: Bits | None = None
+) -> Base:
     """A base from a Hugging Face folder or hub name; `dtype` of parameters and arithmetic.
 
     Read tensor by tensor into one stacked leaf after the other, in `dtype`; each goes to its devices before the
-    next is begun. `sharding(path, shape)` says where, None: the default device.
+    next is begun. `sharding(path, shape)` says where, None: the default device; devices of other processes too. bits:
+    kernels of the layers are quantised there, each before the next is read.
     Raises UserError for a folder, config or file that is absent, damaged, disagreeing or asks for code.
     """
     folder = locate(source)
@@ -54,13 +59,15 @@ def load(source: str | Path, dtype: str = "float32", sharding: Placing | None = 
     found: dict[tuple[str, ...], list[tuple[Entry, Stored]]] = {path: [] for path in shapes}
     for entry, tensor in _found(_entries(model, shapes), files, folder):
         found[entry.path].append((entry, tensor))
-    leaves: dict[tuple[str, ...], jax.Array] = {}
+    leaves: dict[tuple[str, ...], Any] = {}
     lines: list[str | None] = []
     for path, leaf in shapes.items():
         values = np.empty(leaf.shape, leaf.dtype)
         lines += [line(entry.name, entry.shape, _placed(values, entry, one)) for entry, one in found[path]]
         where = None if sharding is None else sharding("/".join(path), leaf.shape)
-        leaves[path] = jax.block_until_ready(jax.device_put(values, where))
+        leaf = jax.block_until_ready(put(values, where))
+        linear = path[0] in _depths(model) and path[-1] == "kernel"
+        leaves[path] = quantised(leaf, bits) if bits and linear else leaf
         del values
     return _base(model, _tree(leaves), sealed(lines), folder)
 

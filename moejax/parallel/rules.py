@@ -15,11 +15,11 @@ from moejax.types import PyTree
 Rules = Sequence[tuple[str, P]]
 
 _BASE: Rules = (  # kernels are [l, d, f]
-    (r"layers/(.*/)?(o|down)/kernel$", P(None, "model", "data")),
-    (r"layers/(.*/)?\w+/kernel$", P(None, "data", "model")),
+    (r"layers/(.*/)?(o|down)/kernel(/\w+)?$", P(None, "model", "data")),
+    (r"layers/(.*/)?\w+/kernel(/\w+)?$", P(None, "data", "model")),
     (r"layers/(.*/)?(q|k|v|qkv|up|gate|gate_up)/bias$", P(None, "model")),
     (r"embed/embedding$", P(("model", "data"))),  # [v, d]: rows are looked up, so they stay whole
-    (r"lm_head/kernel$", P("data", "model")),
+    (r"lm_head/kernel(/\w+)?$", P("data", "model")),
 )
 RULES: Rules = (
     *((rf"(^|/)params/(.*/)?(\w+_)?{pattern}", spec) for pattern, spec in _BASE),

@@ -32,7 +32,8 @@ def top_direction(
 
     Exact and cheap: with A^T = Q_a R_a and B = Q_b R_b, svd(R_b R_a^T) = U S V^T gives p = Q_a V[:, 0].
     Cost (d + f) r^2; the [f, d] product is never formed. An update that is zero gives a zero vector.
-    The sign is arbitrary. Source: Arrow (2405.11157), section 4.
+    The sign is arbitrary. Not for jitted functions: jax 0.10's CPU runtime can hang on two batched QRs of one program.
+    Source: Arrow (2405.11157), section 4.
     """
     q_a, r_a = jnp.linalg.qr(jnp.swapaxes(a.astype(jnp.float32), -1, -2))
     _, r_b = jnp.linalg.qr(jnp.swapaxes(b.astype(jnp.float32), -1, -2))

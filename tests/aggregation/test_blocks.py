@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from moejax.aggregation import blocks
-from moejax.aggregation.rule import FEW, block_size, choose
+from moejax.aggregation.rule import FEW, FEWEST, block_size, choose
 
 plan = jax.jit(blocks.plan, static_argnums=(1, 2))
 
@@ -55,7 +55,8 @@ def test_the_rule_by_static_shapes():
     assert choose(512, 4, 4, "cpu") == choose(1, 4, 4, "gpu") == "dense"  # k = e
     assert choose(512, 4, 2, "cpu") == "dense"
     assert choose(512, 8, 2, "cpu") == "blocks"
-    assert choose(FEW // 2, 256, 2, "cpu") == choose(FEW // 2, 256, 2, "tpu") == "gather"
+    assert choose(FEWEST // 2, 256, 2, "cpu") == choose(FEW // 2, 256, 2, "tpu") == "gather"
+    assert choose(FEWEST // 2 + 1, 256, 2, "cpu") == "blocks"
     assert choose(512, 256, 2, "tpu") == choose(512, 256, 2, "gpu") == "kernel"
 
 
