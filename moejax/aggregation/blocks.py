@@ -159,7 +159,7 @@ def _rows(x: Shaped[Array, "n d"], at: Int[Array, "m"]) -> Shaped[Array, "m d"]:
     )
 
 
-def _own(plan: Plan, g: Int[Array, ""], m: int) -> Bool[Array, "m 1"]:
+def _own(plan: Plan, g: int | Int[Array, ""], m: int) -> Bool[Array, "m 1"]:
     """Which rows of a block are before its end."""
     return (plan.start[g] + jnp.arange(m) < plan.end[g])[:, None]
 
