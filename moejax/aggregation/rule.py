@@ -6,7 +6,7 @@ Formulation = Literal["dense", "gather", "blocks", "kernel"]
 """How the k experts of each token are reached; all give the same numbers.
 
 dense   all experts at once through the rank, two matmuls, 2 n e r (d + f) FLOPs whatever k is
-gather  the k experts of one token after the other, reading k r (d + f) numbers each
+gather  a copy of the k experts of each token, k r (d + f) numbers a token
 blocks  tokens ordered by expert, a block of them to one read of its expert
 kernel  the same as one Pallas program, for GPU and TPU
 """
