@@ -4,6 +4,7 @@ import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import jax
 from jax.sharding import AbstractMesh, AxisType, Mesh
@@ -46,7 +47,7 @@ def sizes(config: MeshConfig, devices: int) -> tuple[int, int, int]:
     return config.data or devices // used, config.expert, config.model
 
 
-def make_mesh(config: MeshConfig, devices: Sequence[jax.Device] | None = None) -> Mesh:
+def make_mesh(config: MeshConfig, devices: Sequence[Any] | None = None) -> Mesh:
     """A mesh of all devices, or of those given. Raises UserError where the axes do not fit their number."""
     given = list(jax.devices() if devices is None else devices)
     return jax.make_mesh(

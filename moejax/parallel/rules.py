@@ -49,9 +49,9 @@ def spec_of(path: str, shape: tuple[int, ...], rules: Rules, mesh: Mesh | Abstra
     kept = []
     for size, axes in zip(shape, spec, strict=False):
         some = (axes,) if isinstance(axes, str) else axes or ()
-        many = tuple(axis for axis in some if mesh.shape[axis] > 1)
+        many = [axis for axis in some if mesh.shape[axis] > 1]
         fits = many and size % devices(many, mesh) == 0
-        kept.append((many if len(many) > 1 else many[0]) if fits else None)
+        kept.append((tuple(many) if len(many) > 1 else many[0]) if fits else None)
     while kept and kept[-1] is None:
         kept.pop()
     return P(*kept)
