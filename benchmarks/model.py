@@ -63,7 +63,7 @@ SETTINGS = (
 )
 
 
-EFFORT = Effort(seconds=8.0)
+EFFORT = Effort(seconds=5.0, least=8)
 
 
 class Subject(NamedTuple):

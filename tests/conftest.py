@@ -53,14 +53,33 @@ def wants_parity(config) -> bool:
 def pytest_collection_modifyitems(config, items):
     """Parity tests run when asked for and not otherwise: a plain `pytest` leaves them out.
 
-    Groups that stay together on one worker come first: they are long, and the other worker has the rest meanwhile.
+    A file stays on one worker, where what its tests share is made and traced once; of the contract, what is asked of
+    one line. Named groups come first: they are long, and the other worker has the rest meanwhile.
     """
-    items.sort(key=lambda item: item.get_closest_marker("xdist_group") is None)
+    order: dict[str, int] = {}
+    for item in items:
+        if not item.get_closest_marker("xdist_group"):
+            item.add_marker(pytest.mark.xdist_group(_group(item)))
+        else:
+            order[_named(item)] = -1
+    for item in items:
+        order.setdefault(_named(item), len(order))
+    items.sort(key=lambda item: order[_named(item)])
     if not wants_parity(config):
         left_out = [item for item in items if item.get_closest_marker("parity")]
         if left_out:
             config.hook.pytest_deselected(items=left_out)
             items[:] = [item for item in items if not item.get_closest_marker("parity")]
+
+
+def _group(item) -> str:
+    """The file of a test; of the contract, the line too."""
+    line = item.callspec.params.get("line") if hasattr(item, "callspec") else None
+    return f"{item.path.name} {line}" if item.path.name == "test_contract.py" and line else item.path.name
+
+
+def _named(item) -> str:
+    return item.get_closest_marker("xdist_group").args[0]
 
 
 @pytest.hookimpl(wrapper=True)

@@ -117,6 +117,7 @@ def test_killed_inside_each_kind_of_save(runs, whole):
     assert [line["step"] for line in whole[0]["metrics"] if line["stage"] == "experts"] == [0, 1, 2, 3]
 
 
+@pytest.mark.slow
 def test_a_base_in_training_is_killed_inside_each_kind_of_save(tmp_path):
     runs = Runs(tmp_path, "trained")
     assert runs.end("whole") == 0
@@ -141,6 +142,7 @@ def killed_at_moments(runs, run: str, moments: int, seconds: float, seed: int) -
     return hit
 
 
+@pytest.mark.slow
 def test_killed_at_moments_over_the_run(runs, whole):
     assert killed_at_moments(runs, "moments", 6, whole[1], seed=0) >= 5
     assert runs.end("moments") == 0

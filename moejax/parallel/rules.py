@@ -76,14 +76,19 @@ def shardings(tree: PyTree, rules: Rules, mesh: Mesh | AbstractMesh, at: str = "
 
 def where(path: str, shape: tuple[int, ...]) -> NamedSharding | None:
     """Where a leaf of this path lies on the mesh that is set; None where none is."""
-    mesh = jax.sharding.get_mesh()
-    return None if mesh.empty else NamedSharding(mesh, spec_of(path, shape, RULES, mesh))
+    mesh = _there()
+    return None if mesh is None else NamedSharding(mesh, spec_of(path, shape, RULES, mesh))
 
 
 def placed(tree: PyTree, at: str = "", rules: Rules = RULES) -> PyTree:
     """The tree on the mesh that is set, every leaf where its rule says; where none is set, as it is."""
-    mesh = jax.sharding.get_mesh()
-    return tree if mesh.empty else jax.tree.map(jax.device_put, tree, shardings(tree, rules, mesh, at))
+    mesh = _there()
+    return tree if mesh is None else jax.tree.map(jax.device_put, tree, shardings(tree, rules, mesh, at))
+
+
+def _there() -> Mesh | None:
+    """The mesh that is set, if one is; within a transformation it may not be asked for its devices."""
+    return None if jax.sharding.get_abstract_mesh().empty else jax.sharding.get_mesh()
 
 
 def kept(tree: PyTree, at: str = "", rules: Rules = RULES) -> PyTree:
