@@ -77,3 +77,23 @@ def size_of(e):
 def test_memory_does_not_grow_with_the_pool():
     few, many = size_of(8), size_of(2048)
     assert many < few + 30_000  # the blocks' numbers; the bank has 12 MB
+
+
+@pytest.mark.parametrize("size", [1, 4])
+def test_a_pair_without_an_expert_here_has_no_part_in_any_sum(size):
+    """Its index is e, as of experts that another device holds; what stands in x and z there is not read."""
+    n, k, e, r, d, slot = 9, 2, 3, 2, 5, jnp.int32(0)
+    rng = np.random.default_rng(3)
+    index = rng.integers(0, e + 1, (n, k)).astype(np.int32)
+    index[-1] = e
+    x, z, a = (rng.normal(size=shape).astype(np.float32) for shape in ((n, d), (n, k, r), (1, e, r, d)))
+    made, here = plan(jnp.asarray(index), e, size), (index < e)[..., None]
+    factors = np.where(here[..., None], a[0][np.minimum(index, e - 1)], 0.0)  # [n, k, r, d]
+    found = blocks.shrink(jnp.asarray(x), jnp.asarray(a), slot, made, k)
+    np.testing.assert_allclose(found, np.einsum("nd,nkrd->nkr", x, factors), rtol=1e-5, atol=1e-6)
+    found = blocks.expand(jnp.asarray(z), jnp.asarray(a), slot, made)
+    np.testing.assert_allclose(found, np.einsum("nkr,nkrd->nd", z, factors), rtol=1e-5, atol=1e-6)
+    wanted = np.zeros_like(a)
+    np.add.at(wanted[0], np.minimum(index, e - 1), np.where(here, z, 0.0)[..., None] * x[:, None, None])
+    found = blocks.outer(jnp.asarray(z), jnp.asarray(x), slot, made, jnp.asarray(a))
+    np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=1e-6)
