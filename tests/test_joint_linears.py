@@ -3,6 +3,7 @@
 from dataclasses import dataclass, replace
 from functools import partial
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -27,6 +28,7 @@ from moejax.experts.bank import Bank, drop
 from moejax.experts.stacks import Stack
 from moejax.places import LINEARS, Lora, dropped
 from moejax.routing import select
+from moejax.site import Inside, Site
 from moejax.types import Weights
 
 
@@ -300,3 +302,17 @@ def test_a_place_drops_what_its_experts_see_and_not_what_the_base_sees():
     bare = run(whole, arrays | {"bank": bank._replace(alive=jnp.zeros_like(bank.alive))}, batch).hidden
     close(run(cut, arrays, batch, key=jax.random.key(0)).hidden, bare)
     assert np.abs(hidden - bare).max() > 0.1
+
+
+def test_scores_that_sites_share_are_those_of_the_input_that_each_was_given():
+    """q has multiplied for k and v too; k is given another input all the same."""
+    rng = np.random.default_rng(0)
+    gates = {f"layers/attn/{n}": {"gate": rng.normal(size=(1, 3, 8)).astype(np.float32)} for n in "qkv"}
+    bank, inside = Bank({}, jnp.ones(3, bool)), Inside()
+    places = jax.tree.map(jnp.asarray, gates)
+    one, other = (jnp.asarray(rng.normal(size=(2, FEW, 8)), jnp.float32) for _ in range(2))
+    for name, x in (("q", one), ("k", one), ("k", other), ("v", other), ("q", one)):
+        path = f"layers/attn/{name}"
+        site = Site(path, nn.Dense(1), inside, bank, {"places": places}, batch_of(2, FEW), None)
+        wanted = np.einsum("btd,ed->bte", x, gates[path]["gate"][0])
+        np.testing.assert_allclose(site.dots(x, "gate"), wanted, rtol=1e-4, atol=1e-5)
