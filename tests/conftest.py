@@ -2,6 +2,7 @@
 
 import importlib.util
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -28,6 +29,8 @@ def cache_folder() -> str:
 
 
 def pytest_configure(config):
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a shell's background job, which hears no Ctrl-C
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     import absl.flags
     import jax
 
