@@ -48,6 +48,16 @@ def pytest_configure(config):
         raise pytest.UsageError(f"parity tests need {' and '.join(missing)}: run make parity")
 
 
+@pytest.fixture(autouse=True, scope="session")
+def _small_blocks():
+    """Blocks are unrolled, and compiling them is most of what tests do; those of aggregation take them as they are."""
+    from moejax.aggregation import rule
+
+    before, rule.LARGEST = rule.LARGEST, 8
+    yield
+    rule.LARGEST = before
+
+
 def wants_parity(config) -> bool:
     """True when the parity tests were asked for, and asked for means: no excuse."""
     return config.option.markexpr.strip() == "parity"

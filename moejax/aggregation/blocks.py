@@ -151,6 +151,7 @@ def _one(stack: Factor, slot: Int[Array, ""], expert: Int[Array, ""], like: Arra
     return dynamic_slice(stack, (slot, expert, 0, 0), (1, 1, *stack.shape[2:]))[0, 0].astype(like.dtype)
 
 
+@jax.jit  # as below: unrolled, and so traced once for all places of one shape; XLA takes it in where it stands
 def _rows(x: Shaped[Array, "n d"], at: Int[Array, "m"]) -> Shaped[Array, "m d"]:
     """Rows of x, each a slice: faster than one gather."""
     last, width = x.shape[0] - 1, x.shape[1]
@@ -164,12 +165,14 @@ def _own(plan: Plan, g: int | Int[Array, ""], m: int) -> Bool[Array, "m 1"]:
     return (plan.start[g] + jnp.arange(m) < plan.end[g])[:, None]
 
 
+@jax.jit
 def _put(z: Array, at: Int[Array, "m"], rows: Array) -> Array:
     for i in range(at.size):
         z = dynamic_update_slice(z, rows[i : i + 1], (at[i], 0))
     return z
 
 
+@jax.jit
 def _add(y: Array, at: Int[Array, "m"], rows: Array) -> Array:
     for i in range(at.size):
         before = dynamic_slice(y, (at[i], 0), (1, y.shape[1]))

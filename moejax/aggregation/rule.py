@@ -13,6 +13,7 @@ kernel  the same as one Pallas program, for GPU and TPU
 
 FEW = 32  # pairs of a token and an expert up to which each may read what is its own
 FEWEST = 4  # up to which ordering them does not pay on a CPU: a single token's
+LARGEST = 32  # rows of a block on a CPU, at most: they are unrolled
 
 
 def choose(tokens: int, experts: int, k: int, backend: str) -> Formulation:
@@ -27,8 +28,8 @@ def choose(tokens: int, experts: int, k: int, backend: str) -> Formulation:
 
 
 def block_size(pairs: int, experts: int) -> int:
-    """Rows of a block on a CPU: the power of two nearest to the rows of an expert, 8 to 32."""
+    """Rows of a block on a CPU: the power of two nearest to the rows of an expert, 8 to `LARGEST`."""
     size = 8
-    while size < 32 and size * size * 2 <= (pairs / experts) ** 2:
+    while size < LARGEST and size * size * 2 <= (pairs / experts) ** 2:
         size *= 2
     return size
