@@ -2,7 +2,7 @@
 
 Python's `re` backtracks: `(a|a)*b` takes 15 s on 26 letters. Here a node of the pattern maps the set of
 positions where it may start to the set where it may end, so no path is walked twice. And all matches of one
-folder together have two seconds.
+folder together have a number of steps: some seconds' worth, and the same on every machine.
 """
 
 import re
@@ -14,11 +14,10 @@ from functools import lru_cache, reduce
 from operator import or_
 from re import _constants as op  # type: ignore[attr-defined]
 from re import _parser  # type: ignore[attr-defined]
-from time import thread_time
 from typing import Any
 
 LONGEST = 512  # characters of a pattern
-SECONDS = 2.0  # of matching, for all patterns and modules of one folder
+STEPS = 2_000_000  # of matching, for all patterns and modules of one folder: a node visited, a character looked at
 MOST_GROUPS = 50
 DEEPEST = 2  # repeats inside repeats: each level multiplies the time by the length of the text
 
@@ -38,7 +37,7 @@ def fullmatch(pattern: str, text: str) -> bool:
 
     Raises ValueError, with what is wrong, on a pattern that does not parse or that leaves the supported part:
     no flags, no look-around, no back-reference, no atomic group, repeats nested at most twice; and on one that
-    takes longer than what `limited` leaves.
+    takes more steps than `limited` leaves.
     """
     _check_length(pattern)
     literal = _literal(pattern)
@@ -52,22 +51,16 @@ def _check_length(pattern: str) -> None:
 
 @lru_cache(maxsize=65536)  # the experts of a pool share patterns and modules
 def _match(pattern: str, text: str) -> bool:
-    tree, start = _tree(pattern), thread_time()
-    left = _left.get() or [SECONDS]
-    found = _Text(text, start + left[0])
-    try:
-        return bool(_ends(tree, found, 1) >> len(text))
-    finally:
-        left[0] -= thread_time() - start
+    return bool(_ends(_tree(pattern), _Text(text, _left.get() or [STEPS]), 1) >> len(text))
 
 
-_left: ContextVar[list[float] | None] = ContextVar("_left", default=None)
+_left: ContextVar[list[int] | None] = ContextVar("_left", default=None)
 
 
 @contextmanager
 def limited() -> Iterator[None]:
-    """Within it all matches together have `SECONDS`; outside, each of them."""
-    token = _left.set([SECONDS])
+    """Within it all matches together have `STEPS`; outside, each of them."""
+    token = _left.set([STEPS])
     try:
         yield
     finally:
@@ -132,28 +125,42 @@ _WORD_EDGES = (op.AT_BOUNDARY, op.AT_NON_BOUNDARY)
 class _Text:
     """A text, and for every leaf of a pattern the positions where it matches, computed once."""
 
-    def __init__(self, text: str, deadline: float):
-        self.text, self.deadline = text, deadline
+    def __init__(self, text: str, left: list[int]):
+        self.text, self.left = text, left
         self.found: dict[tuple[Any, int], Ends] = {}
 
     def where(self, kind: Any, value: Any) -> Ends:
         key = (kind, id(value))
         if key not in self.found:
-            bits = (1 << i for i in range(len(self.text) + 1) if self._holds(kind, value, i))
-            self.found[key] = sum(bits)
+            self.found[key] = self._where(kind, value)
         return self.found[key]
 
-    def _holds(self, kind: Any, value: Any, i: int) -> bool:
+    def _where(self, kind: Any, value: Any) -> Ends:
+        places, end = _places(self.text), len(self.text)
+        if kind is op.LITERAL:
+            return places.get(chr(value), 0)
         if kind is op.AT:
-            return _at(value, i, self.text)
-        return i < len(self.text) and _is(kind, value, self.text[i])
+            return sum(1 << i for i in {0, max(end - 1, 0), end} if _at(value, i, self.text))
+        self.spend(len(places))
+        return sum(bits for char, bits in places.items() if _is(kind, value, char))
+
+    def spend(self, steps: int) -> None:
+        self.left[0] -= steps
+        if self.left[0] < 0:
+            raise ValueError("takes too long to match: write it more simply, or list the modules")
+
+
+@lru_cache(maxsize=4096)
+def _places(text: str) -> dict[str, Ends]:
+    """Where each character of the text stands."""
+    places: dict[str, Ends] = {}
+    for i, char in enumerate(text):
+        places[char] = places.get(char, 0) | 1 << i
+    return places
 
 
 def _ends(nodes: Any, text: _Text, starts: Ends) -> Ends:
-    if thread_time() > text.deadline:
-        raise ValueError(
-            f"takes longer than {SECONDS:g} s to match: write it more simply, or list the modules"
-        )
+    text.spend(len(nodes) + 1)
     for kind, value in nodes:
         if kind in (op.MAX_REPEAT, op.MIN_REPEAT):
             starts = _repeat(value, text, starts)
