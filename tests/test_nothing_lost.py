@@ -17,8 +17,6 @@ from moejax.stages.scene import _check_room
 from moejax.train.run_folder import open_run
 from moejax.types import UserError
 
-pytestmark = pytest.mark.xdist_group("runs")  # they share a run that was never stopped
-
 ROOT = Path(__file__).parents[1]
 SAVES = (
     "generated-", "features-", "metrics", "work/experts/checkpoints", "work/experts/experts", "experts/food",

@@ -27,8 +27,6 @@ from moejax.train.fulls import FullRecipe
 from moejax.train.optimiser import Optimiser
 from moejax.types import UserError
 
-pytestmark = pytest.mark.xdist_group("pipeline")  # among the first: it takes minutes
-
 METHODS = (
     "base", "uniform", "arrow(k=2)", "phatgoose(steps=2, batch=4)", "average_activation(rows=8, batch=4)",
     "task_arithmetic(grid=(0.3, 1.0), rows=4)", "token_gate(steps=2, batch=4)", "multitask(steps=2, batch=4, rank=2)",
