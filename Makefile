@@ -93,7 +93,7 @@ test-slow: $(STAMPS)/test  ## run the tests that take longer
 	$(PYTEST) -m "slow and not parity" $(SPREAD)
 
 parity: $(STAMPS)/parity $(ADAPTERS_VENV)/outputs/python  ## compare with torch, transformers, peft, lm_eval and adapters
-	MOEJAX_ADAPTERHUB=$(abspath $(ADAPTERS_VENV)/outputs) $(PYTEST) -m parity
+	MOEJAX_ADAPTERHUB=$(abspath $(ADAPTERS_VENV)/outputs) $(PYTEST) -m parity $(SPREAD)
 
 lint: $(STAMPS)/test $(STAMPS)/actionlint  ## ruff, pyright and actionlint
 	$(VENV)/bin/ruff check .

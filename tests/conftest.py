@@ -1,5 +1,6 @@
 """What all tests share: eight CPU devices, strict ranks, no network, and who may skip."""
 
+import gc
 import importlib.util
 import os
 import re
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from quick_programs import FLAGS
+from typed import check_some
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # before anything imports huggingface_hub, which reads it once
 os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
@@ -18,8 +20,11 @@ os.environ["XLA_FLAGS"] = (
     f"{os.environ.get('XLA_FLAGS', '')} {FLAGS}".strip()
 )  # read once, before any program
 
+check_some()
+
 PEERS = ("torch", "peft", "lm_eval")
 MAPS = Path("/proc/self/maps")  # of Linux: every program takes some, and a process may have 65,530
+OF_LINES = ("test_contract.py", "test_same_numbers.py")
 LONG = ("test_pipeline.py", "test_nothing_lost.py")  # one worker is long at them, and the other has the rest
 ran = 0
 
@@ -75,9 +80,15 @@ def pytest_collection_modifyitems(config, items):
             items[:] = [item for item in items if not item.get_closest_marker("parity")]
 
 
+def pytest_collection_finish():
+    """What is imported stays: the collector need not look at it, nor come with every few traced equations."""
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 20)
+
+
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config, log):
-    """A file stays on one worker, where what its tests share is made and traced once; of the contract, a line does."""
+    """A file stays on one worker, where what its tests share is made and traced once; of some, what is of a line."""
     from xdist.scheduler import LoadScopeScheduling
 
     class Together(LoadScopeScheduling):
@@ -88,10 +99,10 @@ def pytest_xdist_make_scheduler(config, log):
 
 
 def together(nodeid: str) -> str:
-    """The file of a test, and the line that a test of the contract is of."""
+    """The file of a test; where each is asked of every line, of a method or a training, the line too."""
     file, _, test = nodeid.partition("::")
-    line = re.search(r"\[(.*?)(-encoder|-decoder)?\]$", test) if file.endswith("test_contract.py") else None
-    return f"{file} {line[1]}" if line else file
+    line = re.search(r"\[(.*?)(-encoder|-decoder|-sizes\d+)?\]$", test)
+    return f"{file} {line[1]}" if line and file.endswith(OF_LINES) else file
 
 
 @pytest.hookimpl(wrapper=True)

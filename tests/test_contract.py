@@ -41,8 +41,17 @@ CLOSE = {"rtol": 0, "atol": 1e-4}  # scores are log-probabilities of size 1 to 1
 
 START, STEP = jax.jit(start, static_argnums=(0, 3)), jax.jit(step, static_argnums=0)
 
-everyone = pytest.mark.parametrize("line", worlds.LINES)
-both = pytest.mark.parametrize("kind", KINDS)
+
+def on(kinds, lines=tuple(worlds.LINES)):
+    """Lines on bases; a mode of a method on a decoder is among the slow tests."""
+    cells = [(line, kind) for line in lines for kind in kinds]
+    slow = {cell: [pytest.mark.slow] for cell in cells if "(" in cell[0] and cell[1] == "decoder"}
+    return pytest.mark.parametrize(
+        ("line", "kind"), [pytest.param(*cell, marks=slow.get(cell, [])) for cell in cells]
+    )
+
+
+everyone = on(KINDS)
 
 
 def that(claim):
@@ -52,12 +61,10 @@ def that(claim):
         for line, (name, options) in worlds.LINES.items()
         if claim in load(name).card.holds and not options.get("train_loras")
     ]
-    return pytest.mark.parametrize("line", lines)
+    return on(KINDS, lines)
 
 
-opened = pytest.mark.parametrize(
-    "line", [line for line, (name, _) in worlds.LINES.items() if load(name).card.open]
-)
+opened = on(KINDS, [line for line, (name, _) in worlds.LINES.items() if load(name).card.open])
 
 
 def usable(bank, path):
@@ -73,7 +80,6 @@ def over_rows(allowed, w):
     return np.broadcast_to(allowed.reshape(len(allowed), *(1,) * (w.ndim - 2), -1), w.shape)
 
 
-@both
 @everyone
 def test_weights_have_the_rank_of_their_granularity_and_are_zero_off_the_selection(kind, line):
     fit, batch = worlds.fitted(kind, line), worlds.batch(worlds.standard(kind, line))
@@ -90,9 +96,8 @@ def test_weights_have_the_rank_of_their_granularity_and_are_zero_off_the_selecti
             assert (w != 0).sum(-1).max() <= getattr(fit.config, "k", 1)
 
 
-@both
-@pytest.mark.parametrize(
-    "line",
+@on(
+    KINDS,
     [
         n
         for n, (name, has) in worlds.LINES.items()
@@ -118,7 +123,6 @@ def test_a_merge_does_what_the_router_does(kind, line):
     np.testing.assert_allclose(found, worlds.scores(fit, batch), **CLOSE)
 
 
-@both
 @that("simplex")
 def test_weights_are_a_mean(kind, line):
     fit, batch = worlds.fitted(kind, line), worlds.batch(worlds.standard(kind, line))
@@ -129,8 +133,7 @@ def test_weights_are_a_mean(kind, line):
         np.testing.assert_allclose(w[everyone_adapts].sum(-1), 1, atol=1e-5)
 
 
-@both
-@everyone
+@on(["encoder"])
 def test_jit_is_eager(kind, line):
     fit, batch = worlds.fitted(kind, line), worlds.batch(worlds.standard(kind, line))
     with jax.disable_jit():
@@ -138,7 +141,6 @@ def test_jit_is_eager(kind, line):
     np.testing.assert_allclose(worlds.scores(fit, batch), eager, **CLOSE)
 
 
-@both
 @everyone
 def test_a_second_fit_compiles_nothing(kind, line):
     world, fit = worlds.standard(kind, line), worlds.fitted(kind, line)
@@ -155,7 +157,6 @@ def test_a_second_fit_compiles_nothing(kind, line):
 another_base = cache(tiny.fresh)
 
 
-@both
 @everyone
 def test_a_dead_expert_is_never_chosen(kind, line):
     if line in ("base", "multitask"):
@@ -172,7 +173,6 @@ def test_a_dead_expert_is_never_chosen(kind, line):
     np.testing.assert_allclose(found, worlds.scores(worlds.fitted(kind, "base"), batch), **CLOSE)
 
 
-@both
 @everyone
 def test_a_row_is_the_same_among_others_and_however_padded(kind, line):
     world, fit = worlds.standard(kind, line), worlds.fitted(kind, line)
@@ -201,7 +201,6 @@ def test_a_row_is_the_same_among_others_and_however_padded(kind, line):
             assert np.array_equal(again[path], w)
 
 
-@both
 @everyone
 def test_no_weight_follows_an_answer_a_choice_or_the_owner(kind, line):
     fit, batch = worlds.fitted(kind, line), worlds.batch(worlds.standard(kind, line))
@@ -221,7 +220,6 @@ def test_no_weight_follows_an_answer_a_choice_or_the_owner(kind, line):
         assert np.array_equal(*seen)
 
 
-@both
 @everyone
 def test_names_say_nothing_and_a_saved_router_finds_its_experts(kind, line, tmp_path):
     world, fit = worlds.standard(kind, line), worlds.fitted(kind, line)
@@ -238,7 +236,6 @@ def test_names_say_nothing_and_a_saved_router_finds_its_experts(kind, line, tmp_
     assert np.array_equal(worlds.scores(fit, batch, arrays), before)
 
 
-@both
 @opened
 def test_an_appended_expert_joins_an_open_router_and_compiles_nothing(kind, line, tmp_path):
     world, fit = worlds.standard(kind, line), worlds.fitted(kind, line)
@@ -274,7 +271,7 @@ def stand_in(pool, extra):
     return {path: rng.normal(size=s.a.shape[::3]).astype(np.float32) for path, s in pool.bank.sites.items()}
 
 
-@everyone
+@pytest.mark.parametrize("line", worlds.LINES)
 def test_a_closed_router_refuses_another_pool(line, tmp_path):
     world, fit = worlds.standard("encoder", line), worlds.fitted("encoder", line)
     router_file.save(tmp_path, fit.method, fit.config, world.base, fit.pool, fit.router)
@@ -284,9 +281,9 @@ def test_a_closed_router_refuses_another_pool(line, tmp_path):
             router_file.load(tmp_path, fit.method, fit.config, world.base, pool)
 
 
-@everyone
-def test_cached_decoding_is_the_uncached_forward(line):
-    world, fit = worlds.standard("decoder", line), worlds.fitted("decoder", line)
+@on(["decoder"])
+def test_cached_decoding_is_the_uncached_forward(line, kind):
+    world, fit = worlds.standard(kind, line), worlds.fitted(kind, line)
     full = worlds.batch(world)
     real = jnp.arange(full.tokens.shape[1])[None] < 6
     short = jnp.arange(full.tokens.shape[1])[None] >= jnp.arange(4)[:, None] % 3  # padded on the left
@@ -303,7 +300,6 @@ def test_cached_decoding_is_the_uncached_forward(line):
             logits, state = STEP(fit.adapted, fit.arrays, full.tokens[:, i], state)
 
 
-@both
 @that("silent")
 def test_silent_experts_are_the_base(kind, line):
     world = worlds.standard(kind, line)
@@ -320,7 +316,6 @@ def owner(line):
     return f"own_expert({kind})" if kind in ("bottleneck", "delta") else "own_expert"
 
 
-@both
 @that("single")
 def test_one_expert_alone_is_that_expert(kind, line):
     world = worlds.make(kind, "ann", line=line)
@@ -331,7 +326,6 @@ def test_one_expert_alone_is_that_expert(kind, line):
     )
 
 
-@both
 @that("equivariant")
 def test_fitting_on_a_permuted_pool_permutes_the_weights(kind, line):
     world, fit = worlds.standard(kind, line), worlds.fitted(kind, line)
@@ -345,7 +339,6 @@ def test_fitting_on_a_permuted_pool_permutes_the_weights(kind, line):
             np.testing.assert_allclose(again[path][..., [2, 1, 0, 3, 4]], w, **CLOSE)
 
 
-@both
 @everyone
 def test_what_is_read_is_what_the_card_says(kind, line):
     world, fit = worlds.standard(kind, line), worlds.fitted(kind, line)

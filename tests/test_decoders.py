@@ -36,12 +36,12 @@ from moejax.types import Batch
 
 METHODS = (
     "base", "uniform", "arrow(k=2)", "phatgoose(steps=2, batch=4)", "task_arithmetic(grid=(0.3, 1.0), rows=4)",
-    "token_gate(steps=2, batch=4)", "meteora(steps=2, batch=4)", "best_single", "lorahub(budget=4, k=2)",
-    "mole(steps=2, batch=4)", "own_expert", "best_single(test)",
+    "token_gate(steps=2, batch=4)", "best_single", "own_expert",
 )  # fmt: skip
 CHOICES, WRITTEN = ("animal", "place"), ("first_word", "last_words")
 QUICK = EvaluationConfig(batch=8, samples=20, max_new=5)
 MORE = (
+    "meteora(steps=2, batch=4)", "lorahub(budget=4, k=2)", "mole(steps=2, batch=4)", "best_single(test)",
     "uniform(factor)", "arrow(factor)", "average_activation(rows=4, batch=4)", "multitask(steps=2, batch=4, rank=2)",
     "we_moe(steps=2, batch=4)", "adapterfusion(steps=2, batch=4)",
     "granularity(example, topk, output, rows=4, batch=4)",

@@ -107,6 +107,7 @@ def check(run: Path, wanted: dict) -> None:
     assert not [p for p in (run / "work").rglob("*") if p.is_file()]
 
 
+@pytest.mark.slow
 def test_killed_inside_each_kind_of_save(runs, whole):
     for save in SAVES:
         assert runs.end("saves", save) == -9, f"no save of {save!r} was met"
@@ -138,13 +139,6 @@ def killed_at_moments(runs, run: str, moments: int, seconds: float, seed: int) -
         child.communicate()
         hit += child.returncode == -9
     return hit
-
-
-@pytest.mark.slow
-def test_killed_at_moments_over_the_run(runs, whole):
-    assert killed_at_moments(runs, "moments", 6, whole[1], seed=0) >= 5
-    assert runs.end("moments") == 0
-    check(runs.root / "moments", whole[0])
 
 
 @pytest.mark.slow

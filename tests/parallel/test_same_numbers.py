@@ -21,7 +21,18 @@ from moejax.train.work import Work
 
 MESHES = ((8, 1, 1), (2, 4, 1), (2, 2, 2), (1, 8, 1))
 QUICK = [(line, (2, 4, 1)) for line in ("uniform", "arrow", "phatgoose", "lorahub")]
-BROAD = [(line, mesh) for line in worlds.LINES for mesh in MESHES if (line, mesh) not in QUICK]
+MODES = (
+    "arrow(factor)",
+    "lorahub(output)",
+    "granularity(task)",
+    "granularity(example)",
+    "mole(token)",
+    "mole(matrix)",
+)
+MODES += ("adapterfusion(all)", "own_expert(bottleneck)", "own_expert(delta)", "we_moe(delta)")
+EVERY = [line for line in worlds.LINES if "(" not in line or line in MODES]
+"""Every method, and the modes that mix at another grain or in another way."""
+BROAD = [(line, mesh) for line in EVERY for mesh in MESHES if (line, mesh) not in QUICK]
 
 
 def meshed(sizes):
