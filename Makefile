@@ -106,7 +106,7 @@ format: $(STAMPS)/test  ## let ruff mend what it can
 	$(VENV)/bin/ruff format .
 
 method-table: $(STAMPS)/parity $(ADAPTERS_VENV)/outputs/python  ## make docs/METHODS.md from the cards and from what the tests give
-	$(PYTEST) -m "not slow and not parity" $(SPREAD) --junitxml=.results/fast.xml tests/methods tests/test_contract.py
+	$(PYTEST) -m "not parity" $(SPREAD) --junitxml=.results/fast.xml tests/methods tests/test_contract.py
 	MOEJAX_ADAPTERHUB=$(abspath $(ADAPTERS_VENV)/outputs) $(PYTEST) -m parity --junitxml=.results/parity.xml tests/methods tests/train
 	$(PY) tests/method_table.py .results/fast.xml .results/parity.xml --write
 

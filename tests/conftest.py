@@ -25,7 +25,7 @@ check_some()
 PEERS = ("torch", "peft", "lm_eval")
 MAPS = Path("/proc/self/maps")  # of Linux: every program takes some, and a process may have 65,530
 OF_LINES = ("test_contract.py", "test_same_numbers.py")
-LONG = ("test_pipeline.py", "test_nothing_lost.py")  # one worker is long at them, and the other has the rest
+LONG = ("test_nothing_lost.py", "test_pipeline.py")  # one worker is long at them, and the other has the rest
 ran = 0
 
 

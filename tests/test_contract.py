@@ -16,7 +16,7 @@ from moejax.evaluate import router_file
 from moejax.experts import bank as banks
 from moejax.experts.merge import merged
 from moejax.experts.pool import pool_of
-from moejax.methods import load
+from moejax.methods import TABLE, load
 from moejax.types import AccessDenied, NotApplicable, UserError
 
 KINDS = ("encoder", "decoder")
@@ -40,12 +40,13 @@ MERGED = {"task_arithmetic(delta)"}
 CLOSE = {"rtol": 0, "atol": 1e-4}  # scores are log-probabilities of size 1 to 10
 
 START, STEP = jax.jit(start, static_argnums=(0, 3)), jax.jit(step, static_argnums=0)
+ON_BOTH = ("base", "uniform", "arrow", "phatgoose", "mole")
 
 
 def on(kinds, lines=tuple(worlds.LINES)):
-    """Lines on bases; a mode of a method on a decoder is among the slow tests."""
+    """Lines on bases; most on a decoder are among the slow tests."""
     cells = [(line, kind) for line in lines for kind in kinds]
-    slow = {cell: [pytest.mark.slow] for cell in cells if "(" in cell[0] and cell[1] == "decoder"}
+    slow = {cell: [pytest.mark.slow] for cell in cells if cell[1] == "decoder" and cell[0] not in ON_BOTH}
     return pytest.mark.parametrize(
         ("line", "kind"), [pytest.param(*cell, marks=slow.get(cell, [])) for cell in cells]
     )
@@ -133,7 +134,8 @@ def test_weights_are_a_mean(kind, line):
         np.testing.assert_allclose(w[everyone_adapts].sum(-1), 1, atol=1e-5)
 
 
-@on(["encoder"])
+@pytest.mark.slow
+@on(["encoder"], TABLE)
 def test_jit_is_eager(kind, line):
     fit, batch = worlds.fitted(kind, line), worlds.batch(worlds.standard(kind, line))
     with jax.disable_jit():

@@ -34,6 +34,7 @@ from moejax.train.run_folder import open_run
 from moejax.train.scratch import ScratchRecipe
 from moejax.types import Batch
 
+pytestmark = pytest.mark.slow  # whole runs, all of them
 METHODS = (
     "base", "uniform", "arrow(k=2)", "phatgoose(steps=2, batch=4)", "task_arithmetic(grid=(0.3, 1.0), rows=4)",
     "token_gate(steps=2, batch=4)", "best_single", "own_expert",
@@ -241,7 +242,6 @@ def test_lower_layers_are_cached_exactly_where_nothing_is_written(base, tasks, t
     assert not list(Path(written.run).glob("features-*"))
 
 
-@pytest.mark.slow
 def test_every_other_method_routes_a_decoder(base, tasks, tmp_path):
     rows = {row["row"]: row for row in both(config(base, tasks, tmp_path / "run", methods=MORE))["rows"]}
     assert tuple(rows) == MORE and not any("not_applicable" in row for row in rows.values())

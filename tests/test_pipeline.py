@@ -231,6 +231,7 @@ def with_public(settings: Config) -> Config:
     return replace(settings, data=data)
 
 
+@pytest.mark.slow
 def test_a_choice_between_members_is_looked_up_and_has_a_curve(base, tmp_path, capsys, monkeypatch):
     from moejax.contract import Pair
     from moejax.evaluate.program import answers
@@ -284,6 +285,7 @@ def test_without_public_rows_the_row_says_what_to_do(base, tmp_path):
     assert "no public rows" in row["not_applicable"] and "data.suite.public" in row["not_applicable"]
 
 
+@pytest.mark.slow
 def test_public_texts_change_no_other_number(base, done, tmp_path):
     settings = with_public(config(base, tmp_path / "public", methods=METHODS[:7]))
     train_script.train(settings)
@@ -292,6 +294,7 @@ def test_public_texts_change_no_other_number(base, done, tmp_path):
         assert mine["label"] == theirs["label"] and mine["tasks"] == theirs["tasks"]
 
 
+@pytest.mark.slow
 def test_all_targets_go_through_one_compiled_step(base, tmp_path, capsys):
     settings = config(base, tmp_path / "targets", methods=("uniform", "mole(steps=2, batch=4)"))
     suite = replace(settings.data.suite, pairs=(("animal", "place"), ("place", "food"), ("food", "animal")))
@@ -314,6 +317,7 @@ def test_all_targets_go_through_one_compiled_step(base, tmp_path, capsys):
     assert row["sight"] == 3
 
 
+@pytest.mark.slow
 def test_a_row_of_bottleneck_adapters_gets_a_pool_of_its_own(base, tmp_path, capsys):
     rows = ("base", "uniform", "own_expert", "own_expert(bottleneck)", "adapterfusion(steps=2, batch=4)",
             "adapterfusion(lora, all, static, steps=2, batch=4)")  # fmt: skip
@@ -336,6 +340,7 @@ def test_a_row_of_bottleneck_adapters_gets_a_pool_of_its_own(base, tmp_path, cap
     assert looked.count() == 0 and len(looked.parts) == 2 + 6
 
 
+@pytest.mark.slow
 def test_a_row_of_full_fine_tunes_gets_a_pool_of_its_own(base, tmp_path, capsys):
     rows = ("base", "uniform", "own_expert", "own_expert(delta)", "task_arithmetic(delta, batch=4, rows=4)",
             "we_moe(delta, steps=2, batch=4)")  # fmt: skip
@@ -372,6 +377,7 @@ def test_a_full_disk_is_met_before_whole_models_are_trained(base, tmp_path, monk
     assert not (Path(settings.run) / "experts@delta").exists()
 
 
+@pytest.mark.slow
 def test_a_pool_of_another_kind_is_not_applicable(base, tmp_path):
     settings = config(base, tmp_path / "own", methods=("base", "adapterfusion(steps=1, batch=4)"))
     train_script.train(settings)
@@ -389,6 +395,7 @@ def test_a_pool_of_another_kind_is_not_applicable(base, tmp_path):
         assert found[name]["not_applicable"] == "it routes experts of kind lora, the pool's are bottleneck"
 
 
+@pytest.mark.slow
 def test_a_second_model_stands_beside_the_base(base, tmp_path, capsys):
     other = tiny_folder.encoder(tmp_path / "other", layers=3, width=24, seed=1)
     rows = ("base", "calm(connections=1, steps=2, batch=4)", 'routellm(strong="beside", width=8, epochs=1)')

@@ -99,6 +99,7 @@ def test_numbers_reach_the_settings(ask):
     )
 
 
+@pytest.mark.slow
 def test_a_seq2seq_answers_too(ask, tmp_path):
     """Prompts of unequal length in one batch: what each alone is answered by prefill and steps, without buckets."""
     folder, prompts = (

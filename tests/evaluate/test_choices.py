@@ -91,6 +91,7 @@ def test_a_decoders_are_sums_over_the_answers_tokens(bases):
             assert np.isclose(value, sum(logp[at + i, token] for i, token in enumerate(answer)), atol=2e-3)
 
 
+@pytest.mark.slow
 def test_a_seq2seqs_are_sums_over_the_answers_tokens(bases):
     base = bases["seq2seq"]
     bare = {"params": base.params, "bank": uniform(base)[1]["bank"], "router": {}}

@@ -157,6 +157,7 @@ def test_who_reads_along_sees_the_answer_grow():
     assert seen[-1][1] == answer[0].text
 
 
+@pytest.mark.slow
 def test_other_lengths_numbers_and_experts_compile_nothing():
     made = shell.made("arrow(k=2)")
     some = ids(made, ["the ant ", "many bees", "c", "so"])

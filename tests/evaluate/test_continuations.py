@@ -40,6 +40,7 @@ def scored(made, pairs, size=4, longest=10**6):
     return continuations(made.base, made.adapted, made.arrays, pairs, size, longest)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["base", "arrow(k=2)"])
 def test_sums_are_those_of_single_forwards(method):
     made = shell.made(method)

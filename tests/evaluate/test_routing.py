@@ -35,6 +35,7 @@ def entropy(w):
     return -np.sum(p * np.log(np.where(p > 0, p, 1)), axis=-1)
 
 
+@pytest.mark.slow
 def test_a_seq2seq_has_tokens_on_both_sides():
     """A text's tokens are counted below, those that the decoder is fed above."""
     fit = worlds.fitted("seq2seq", "arrow")
@@ -54,6 +55,7 @@ def test_a_seq2seq_has_tokens_on_both_sides():
     assert found.each.shape == below[0].shape[1:]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("line", "unit"), [("phatgoose", "token"), ("mole(matrix)", "request"), ("uniform", "task")]
 )
@@ -108,6 +110,7 @@ def test_padding_does_not_count():
     assert plain(seen("token_gate", some)[0], some) == plain(seen("token_gate", other)[0], other)
 
 
+@pytest.mark.slow
 def test_a_block_that_mixes_is_a_site_in_the_layers_whose_linears_are_adapted():
     some = batch()
     record = plain(seen("mole", some)[0], some)

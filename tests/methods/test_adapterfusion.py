@@ -329,6 +329,7 @@ def test_adapters_stay_as_they_are(tmp_path):
     assert fitted.trained == 3 * (3 * 16 * 16 + 2 * 16)
 
 
+@pytest.mark.slow
 def test_dropout_follows_experts_and_the_pull_holds_the_values(tmp_path):
     world = worlds.standard("encoder")
     found = {

@@ -263,6 +263,7 @@ def test_permuted_heads_change_nothing():
     assert np.abs(composed(TWO, wrong, batch) - composed(TWO, model, batch)).max() > 0.01
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("of", ["pair", "pool"])
 def test_three_caches_in_one_loop_equal_the_uncached_forward(of):
     batch, new = batch_of(), 3
@@ -392,6 +393,7 @@ def test_a_router_belongs_to_both_models(tmp_path):
             router_file.load(tmp_path, METHOD, TWO, replace(base, beside=other), pool)
 
 
+@pytest.mark.slow
 def test_an_encoder_attends_in_both_directions():
     fit, batch = worlds.fitted("encoder", "calm"), worlds.batch(worlds.standard("encoder"))
     arrays = fit.arrays

@@ -105,6 +105,7 @@ def trained(kind, **options):
     return world, arrays, Adapted(world.base.model, ((LINEARS, place),))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["encoder", "decoder"])
 def test_with_one_expert_a_token_the_task_loss_says_nothing_to_the_gates(kind):
     world, arrays, adapted = trained(kind, k=1)
@@ -143,6 +144,7 @@ def fit(world, folder: Path, **options):
     return METHOD.fit(config, world.base, world.pool, worlds.grants(world, METHOD.card.grants), Work(folder))
 
 
+@pytest.mark.slow
 def test_the_experts_are_frozen_unless_they_are_asked_for():
     world = worlds.standard("encoder")
     with tempfile.TemporaryDirectory() as folder:
@@ -160,6 +162,7 @@ def test_the_experts_are_frozen_unless_they_are_asked_for():
     assert (frozen.trained, free.trained) == (gates, gates + factors)
 
 
+@pytest.mark.slow
 def test_inputs_are_dropped_where_the_experts_are_trained_and_nowhere_else(tmp_path):
     world = worlds.standard("encoder")
 
@@ -176,6 +179,7 @@ def test_inputs_are_dropped_where_the_experts_are_trained_and_nowhere_else(tmp_p
     jax.tree.map(np.testing.assert_array_equal, frozen, other)
 
 
+@pytest.mark.slow
 def test_the_temperature_is_a_knob_that_compiles_nothing():
     world, fitted = worlds.standard("decoder"), worlds.fitted("decoder", "meteora")
     batch = worlds.batch(world)

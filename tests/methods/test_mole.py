@@ -212,6 +212,7 @@ def test_at_every_linear_the_gate_sees_the_updates():
     assert given.index is None and np.std(given.values[:, 0]) > 1e-3
 
 
+@pytest.mark.slow
 def test_only_gates_and_temperatures_learn(tmp_path):
     config, base, given, arrays, batch = routed("encoder")
     adapted = adapt(config, base)

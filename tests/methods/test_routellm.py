@@ -353,6 +353,7 @@ def test_a_decoders_grades_are_likelihoods(tmp_path):
     np.testing.assert_allclose(np.log(found.right), found.likelihood, rtol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("strong", ["bob", "uniform"])
 @pytest.mark.parametrize("predictor", ["mf", "sw", "bert"])
 def test_a_request_is_answered_by_the_member_that_its_win_rate_asks_for(world, tmp_path, predictor, strong):
@@ -463,6 +464,7 @@ def test_grades_are_right_answers_or_likelihoods(world, tmp_path):
     assert kinds == {"right": {0.0, 0.5, 1.0}, "likelihood": {0.0, 1.0}}
 
 
+@pytest.mark.slow
 def test_a_classifier_learns_the_verdicts_that_it_is_shown(tmp_path):
     """The head and the upper layers are tuned: it tells rows apart that it was trained on, which it did not before."""
     world, steps = worlds.standard("encoder"), 60
@@ -544,6 +546,7 @@ def between(world, adapted, given, batch):
     return given | {"router": router}, wants >= alpha
 
 
+@pytest.mark.slow
 def test_the_model_beside_the_base_is_a_member(tmp_path):
     world = two("encoder")
     names = ["base", *worlds.NAMES, "beside", "uniform"]
@@ -563,6 +566,7 @@ def test_the_model_beside_the_base_is_a_member(tmp_path):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("strong", "weak"), [("beside", "ann"), ("bob", "beside")])
 def test_each_request_is_answered_by_one_of_two_models(tmp_path, strong, weak):
     world = two("encoder")
@@ -589,6 +593,7 @@ def test_each_request_is_answered_by_one_of_two_models(tmp_path, strong, weak):
         np.testing.assert_allclose(run(adapted, given | {"router": router}, batch)[0], only, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_model_that_answers_no_request_is_not_run(tmp_path):
     world = two("encoder")
     settings = replace(QUICK, strong="beside")
@@ -601,6 +606,7 @@ def test_a_model_that_answers_no_request_is_not_run(tmp_path):
     assert np.isfinite(score(adapted, given | {"router": router, "beside": broken}, batch)[0]).all()
 
 
+@pytest.mark.slow
 def test_two_models_decode_with_two_caches(tmp_path):
     world = two("decoder")
     settings = replace(QUICK, strong="beside", weak="ann")

@@ -162,6 +162,7 @@ def test_entropy_of_a_decoder_is_of_the_token_after_the_request():
         close(found[row], -np.sum(np.exp(logp) * logp), atol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["encoder", "decoder"])
 def test_routers_alone_learn_and_the_entropy_falls(kind, tmp_path):
     base, config = tiny.base(kind), Config(steps=20, batch=9, rate=0.05)

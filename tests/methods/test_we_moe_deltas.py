@@ -166,6 +166,7 @@ def test_zero_differences_are_the_base_and_order_changes_nothing(world):
     assert np.abs(before - quiet).max() > 0.1
 
 
+@pytest.mark.slow
 def test_pads_and_the_batch_change_a_row_only_where_it_leaks(world):
     base, pool, batch = world
     leaves = routers(Config(std=0.3), base, pool, 0)
@@ -203,6 +204,7 @@ def test_only_the_mlps_go_with_the_model(world):
     assert all(isinstance(stack.w, np.ndarray) for stack in pool.bank.sites.values())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["encoder", "decoder"])
 def test_routers_alone_learn_and_the_entropy_falls(kind, tmp_path):
     world = worlds.standard(kind, "we_moe(delta)")
@@ -234,6 +236,7 @@ def test_upper_layers_alone_get_their_own_part():
     close(np.asarray(run(adapted, top, given).hidden), hidden(adapted, whole, batch), atol=1e-4)
 
 
+@pytest.mark.slow
 def test_the_oracle_and_the_best_single_expert_are_the_fine_tuned_models(world):
     base, pool, batch = world
     for e in range(3):

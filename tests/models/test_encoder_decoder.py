@@ -131,6 +131,7 @@ def test_only_a_decoder_hides_the_future(config):
     assert jnp.abs(one[:, 6:] - two[:, 6:]).max() > 0.1
 
 
+@pytest.mark.slow
 @EVERY
 def test_bfloat16_stays_bfloat16(config):
     full = random_base(config)
@@ -151,6 +152,7 @@ def test_bfloat16_stays_bfloat16(config):
     assert 0 < jnp.sqrt(jnp.mean(error**2)) < 0.1 * jnp.sqrt(jnp.mean(exact**2))
 
 
+@pytest.mark.slow
 @EVERY
 def test_gradients_flow_through_scan_and_remat(config):
     base = random_base(config, 0, 1.0)

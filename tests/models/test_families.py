@@ -89,6 +89,7 @@ def logits(base, batch, pool=None, places=EXPERTS):
     return run({"params": base.params, "bank": bank, "router": empty}, batch)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["qwen3", "phi", "gemma3", "gpt2"])
 def test_a_whole_fine_tune_as_an_expert_is_that_model(name, tmp_path):
     """Every kind of parameter moves: norms of heads, gains that are 1 + w, linears that lie [in, out]."""

@@ -58,6 +58,7 @@ def test_sites_are_the_linears_under_their_names(bare):
     assert {path for path, _ in base.sites.values()} == base.shapes.keys()
 
 
+@pytest.mark.slow
 def test_bfloat16_stays_bfloat16(tmp_path):
     save(random_base(CONFIG), tmp_path)
     base = load(tmp_path, dtype="bfloat16")
@@ -109,6 +110,7 @@ def test_padding_changes_nothing_and_no_token_sees_a_later_one(bare):
     assert np.abs(other - before)[real].max() > 0.1  # the text is read
 
 
+@pytest.mark.slow
 def test_losses_and_entropies(bare):
     base, adapted, arrays = bare
     batch = jax.tree.map(jnp.asarray, tiny.as_batch(tiny.rows(base, 4)))

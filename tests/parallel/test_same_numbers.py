@@ -20,7 +20,7 @@ from moejax.train.optimiser import Optimiser
 from moejax.train.work import Work
 
 MESHES = ((8, 1, 1), (2, 4, 1), (2, 2, 2), (1, 8, 1))
-QUICK = [(line, (2, 4, 1)) for line in ("uniform", "arrow", "phatgoose", "lorahub")]
+QUICK = [(line, (2, 4, 1)) for line in ("uniform", "arrow")]
 MODES = (
     "arrow(factor)",
     "lorahub(output)",
