@@ -29,6 +29,7 @@ PATTERNS = [
     r"a\wb",
     r"\Aab\Z",
     r"a$b",
+    r"a$\s",
     r"a+?b*?",
     r"(?:x|y)+",
     r"a.c",
