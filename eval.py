@@ -5,12 +5,12 @@ import sys
 from functools import partial
 from pathlib import Path
 
-from rich.console import Console
-
 from moejax.cli import main
+from moejax.commands.processes import speaker
 from moejax.config import FREE, Config, by_seed, plain
 from moejax.evaluate import table
 from moejax.evaluate.results import averaged
+from moejax.parallel import hosts
 from moejax.stages import compare, make, report
 from moejax.stages.compiling import compiling
 from moejax.stages.scene import make_scene
@@ -19,7 +19,7 @@ from moejax.train.run_folder import open_run, write_json
 
 def evaluate(config: Config, command: str = "") -> None:
     """Answer the test rows with every method of the table, and print it; `report.html` shows what is behind it."""
-    console = Console()
+    console = speaker()
     found, parts, path = [], [], Path()
     with compiling() as whole:
         for one in by_seed(config):
@@ -36,7 +36,7 @@ def evaluate(config: Config, command: str = "") -> None:
                 run.log(own.record("eval.py"))
     if config.seeds:
         found.append(averaged(found))
-        write_json(Path(config.run) / "results.json", found[-1])
+        hosts.write(lambda: write_json(Path(config.run) / "results.json", found[-1]))
         note = f"Routing and learning curves are those of seed {config.seeds[0]}; each seed has a report of its own."
         path = report.write(Path(config.run), found[-1], parts[0], command, note)
     table.show(found[-1], console)

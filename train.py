@@ -2,9 +2,8 @@
 
 import sys
 
-from rich.console import Console
-
 from moejax.cli import main
+from moejax.commands.processes import speaker
 from moejax.config import FREE, Config, by_seed, plain
 from moejax.stages import make
 from moejax.stages.compiling import compiling
@@ -14,7 +13,7 @@ from moejax.train.run_folder import open_run
 
 def train(config: Config) -> None:
     """Train experts apart (in one program), let contributors add what methods need, and fit every router."""
-    console = Console()
+    console = speaker()
     with compiling() as whole:
         for one in by_seed(config):
             with open_run(one.run, plain(one), FREE, one.accept_code) as run, compiling() as own:

@@ -22,6 +22,7 @@ COMMANDS = {  # name: module, what it does
         "write one expert for PEFT, or merged into its base for transformers",
     ),
     "extract": ("moejax.commands.extract", "write the LoRA that is nearest to a full fine-tune"),
+    "plan": ("moejax.commands.plan", "forecast what a recipe takes on TPUs and GPUs that are not there"),
     "lm-eval": ("moejax.commands.run_lm_eval", "run lm_eval's tasks on a base with experts and a method"),
     "check": (
         "moejax.commands.check",

@@ -15,17 +15,31 @@ from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 
+from moejax.check_config import check
+from moejax.commands import processes
 from moejax.commands.parse import apart, parse
-from moejax.config import Config, check
+from moejax.config import Config, plain
+from moejax.evaluate.results import versions
 from moejax.load_config import load_config
+from moejax.parallel import hosts
+from moejax.parallel.agree import agree
 from moejax.parallel.mesh import on
+from moejax.stages.shrink import shrink
+from moejax.train.code_version import code_version
 from moejax.types import UserError
 
 OWN = """\
 Besides the fields of the configuration, which are below with the defaults of the file:
   --config FILE   the configuration, as in configs/quickstart.py; with --experts it may be left out
   --fast          its smaller run, where it has one
-  --debug         show the traceback of an error"""
+  --shrink        a paper's recipe with a tiny random base, invented data and few steps (docs/recipes.md)
+  --debug         show the traceback of an error
+Of several processes that run it together (docs/scale.md):
+  --dist auto|on|off              join them where a cluster is found, always, or never
+  --coordinator-address HOST:PORT, --num-processes N, --process-id P
+                                  where they meet, how many they are, and which this is, if no cluster tells
+  --heartbeat-timeout-seconds S   after which a silent process is lost (100)
+  --initialization-timeout S      for which the others are waited for (300)"""
 
 
 AFTER = "; what was saved before is whole: see to the disk, or give another --run, and say the command again"
@@ -37,7 +51,7 @@ class Terminated(SystemExit):
 
 def configure(argv: Sequence[str], script: str, description: str) -> Config:
     """The config that a command line asks for. Raises UserError for a wrong file, field or value."""
-    rest, path, fast = [], None, False
+    rest, path, fast, small = [], None, False, False
     words = iter(argv)
     for word in words:
         name, equals, value = word.partition("=")
@@ -47,6 +61,8 @@ def configure(argv: Sequence[str], script: str, description: str) -> Config:
                 raise UserError("--config needs a file, as in --config configs/quickstart.py")
         elif word == "--fast":
             fast = True
+        elif word == "--shrink":
+            small = True
         else:
             rest.append(word)
     given = {word.partition("=")[0].replace("_", "-") for word in rest}
@@ -55,7 +71,8 @@ def configure(argv: Sequence[str], script: str, description: str) -> Config:
         default = replace(default, data=replace(default.data, source="folder"))
     prog = f"python {script}" + (f" --config {path}" if path else "")
     config = parse(Config, rest, prog, f"{description}\n\n{OWN}", default)
-    return check(replace(config, methods=apart(config.methods)))
+    config = replace(config, methods=apart(config.methods))
+    return check(shrink(config) if small else config)
 
 
 def _own(given: Set[str], script: str, fast: bool) -> Config:
@@ -80,37 +97,53 @@ def _own(given: Set[str], script: str, fast: bool) -> Config:
 def main(
     run: Callable[[Config], None], argv: Sequence[str] | None = None, script: str = "", description: str = ""
 ) -> int:
-    """Run a command to its exit status: 0 done, 2 the user's error, 130 Ctrl-C, 143 SIGTERM."""
+    """Run a command to its exit status: 0 done, 2 the user's error, 75 a process lost, 130 Ctrl-C, 143 SIGTERM."""
     given = list(sys.argv[1:] if argv is None else argv)
     script = script or sys.argv[0]
     words = [word for word in given if word != "--debug"]
 
-    def do() -> None:
-        config = configure(words, script, description or run.__doc__ or "")
+    def begin() -> int:
+        cluster, rest = processes.apart(words)
+        config = configure(rest, script, description or run.__doc__ or "")
+        if (status := processes.join(cluster, again(script, given))) is not None:
+            return status
+        agree(config=plain(config), versions={"moejax": code_version(), **versions()})
         with on(config.mesh):
             run(config)
+        return 0
 
-    return ended(do, given, script, AFTER)
+    return processes.part(lambda: ended(begin, given, script, AFTER), words)
 
 
-def ended(do: Callable[[], None], given: Sequence[str], script: str, advice: str = "") -> int:
-    """Do it to its exit status, as `main` does; given: the words that say it again; advice: after a system's error."""
+def ended(do: Callable[[], int | None], given: Sequence[str], script: str, advice: str = "") -> int:
+    """Do it to its exit status, as `main` does; given: the words that say it again; advice: after a system's error.
+
+    Of several processes, one speaks for all: the others say only what goes wrong in them alone.
+    """
     keep_programs()
     os.environ.setdefault(
         "TRANSFORMERS_VERBOSITY", "error"
     )  # read when it is imported; it would ask for torch
     try:
         with terminable():
-            do()
+            return do() or 0
     except (UserError, OSError) as error:
         if "--debug" in given:
             raise
-        print(f"error: {error}{'' if isinstance(error, UserError) else advice}", file=sys.stderr)
+        if (where := hosts.whose()) is not None:
+            print(f"error: {where}{error}{'' if isinstance(error, UserError) else advice}", file=sys.stderr)
         return 2
-    except (KeyboardInterrupt, Terminated) as stop:
-        print(f"\nstopped; to go on: {shlex.join(['python', script, *given])}", file=sys.stderr)
-        return 130 if isinstance(stop, KeyboardInterrupt) else 143
-    return 0
+    except (KeyboardInterrupt, Terminated, hosts.Stopped) as stop:
+        if hosts.speaks():
+            print(f"\nstopped; to go on: {again(script, given)}", file=sys.stderr)
+        if isinstance(stop, hosts.Stopped):
+            hosts.leave()
+        return 130 if isinstance(stop, KeyboardInterrupt) else int(str(stop.code))
+
+
+def again(script: str, given: Sequence[str]) -> str:
+    """The command that goes on where this one stops."""
+    return shlex.join(["python", script, *given])
 
 
 def keep_programs() -> None:

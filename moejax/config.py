@@ -1,18 +1,17 @@
 """What a run is: frozen records, whose field docstrings are the help of the command line."""
 
-from dataclasses import asdict, dataclass, fields, is_dataclass, replace
-from math import isfinite
+from dataclasses import asdict, dataclass, replace
 from typing import Annotated, Any, Literal
 
 from tyro.conf import arg
 
 from moejax.aggregation.rule import Formulation
-from moejax.data import generated
-from moejax.data import rules as rule_tasks
 from moejax.data.generated import SuiteConfig
 from moejax.data.rules import RulesConfig
 from moejax.data.tfds_sets import Fields
 from moejax.method_row import MethodRow, parse_row
+from moejax.models.quantised import Bits
+from moejax.models.remat import Remat
 from moejax.parallel.mesh import MeshConfig
 from moejax.train.bottlenecks import BottleneckRecipe
 from moejax.train.experts import Recipe
@@ -26,6 +25,7 @@ FREE = (
     "run",
     "seeds",
     "methods",
+    "pool_slots",
     "accept_code",
     "settled_on",
     "checkpoint",
@@ -49,9 +49,12 @@ class BaseConfig:
     beside: Annotated[str, arg(aliases=["--beside"])] = ""
     """A second whole model over the same token ids, of any shape, for methods that work with two; empty: none."""
     dtype: Literal["float32", "bfloat16"] = "float32"
-    """Numbers in which the model computes; parameters of experts and routers stay float32."""
-    remat: bool = False
-    """Compute activations of a block again in the backward pass: less memory, a third more time."""
+    """Numbers in which the model computes; routing, losses, and all that is trained stay float32."""
+    quantise: Bits | None = None
+    """Hold the kernels of a frozen base as integers of so many bits, with a scale a column (needs qwix)."""
+    remat: Remat = False
+    """What a block computes again in the backward pass: `full` (True) all of it, for a third more time, `dots` all but
+    its products with weights, `none` (False) nothing."""
     formulation: Annotated[Formulation | None, arg(aliases=["--formulation"])] = None
     """How the experts of each token are reached, for study; None: the quickest way. The numbers are the same."""
     allow_mismatch: Annotated[bool, arg(aliases=["--allow-base-mismatch"])] = False
@@ -68,9 +71,9 @@ class DataConfig:
 
     source: Annotated[str, arg(aliases=["--data"])] = "generated"
     """`generated`: the suite; `rules`: lookup rules; `folder`: the tasks in data.folder (--data-dir implies it);
-    `tfds:NAME`: a prepared TFDS set."""
+    `tfds:NAME`: a prepared TFDS set; `hub:NAME+…`: published sets in data.folder, by their own columns."""
     folder: Annotated[str | None, arg(aliases=["--data-dir"])] = None
-    """Folder of tasks in JSONL, or of prepared TFDS sets."""
+    """Folder of tasks in JSONL, of prepared TFDS sets, or of published sets, each in a folder of its name."""
     held_in: tuple[str, ...] = ()
     """Names of the held-in tasks; none: the suite's own, or those that have an expert in `pool`."""
     held_out: tuple[str, ...] = ()
@@ -140,6 +143,9 @@ class Config:
     fulls: FullRecipe = FullRecipe()
     pool: Annotated[str | None, arg(aliases=["--experts"])] = None
     """Folder of experts to compare methods on, instead of training some; it is read and never written to."""
+    pool_slots: int | None = None
+    """Experts of `pool` that are in memory at once, the others stay on disk: for pools larger than memory, and methods
+    that choose a few experts for each request or task. None: all."""
     methods: tuple[str, ...] = ("base", "uniform")
     """Rows of the table: `phatgoose`, `arrow(factor)`, `arrow(factor, k=2)`; options are the method's own."""
     evaluation: EvaluationConfig = EvaluationConfig()
@@ -151,55 +157,11 @@ class Config:
     """Go on in a folder that other code made."""
 
 
-def check(config: Config) -> Config:
-    """The config, if it can be run. Raises UserError naming the first field that cannot be."""
-    data, suite = config.data, config.data.source in MADE
-    if not (suite or data.source == "folder" or data.source.startswith("tfds:")):
-        raise UserError(f"data.source is {data.source!r}: expected generated, rules, folder or tfds:NAME")
-    if suite and data.folder is not None:
-        raise UserError(
-            f"data.folder is given, but data.source is {data.source}: say --data folder to read it"
-        )
-    if data.source == "folder" and data.folder is None:
-        raise UserError("data.source is folder, but data.folder is not given: say --data-dir FOLDER")
-    if not suite and not data.held_in and (config.pool is None or data.source != "folder"):
-        raise UserError("data.held_in is empty: name the tasks that experts are trained on")
-    if suite and data.general:
-        raise UserError(
-            "data.general names tasks of a folder or set: for the generated suite give data.suite.public, for lookup "
-            "rules data.rules.public"
-        )
-    if twice := _first_twice(data.held_in + data.held_out + data.general):
-        where = (
-            "data.held_in, data.held_out and data.general"
-            if data.general
-            else "data.held_in and data.held_out"
-        )
-        raise UserError(f"task {twice!r} is named twice in {where}: name it once")
-    if twice := _first_twice(config.seeds):
-        raise UserError(f"seed {twice} is in seeds twice: name it once")
-    if config.experts.layers is not None and not config.experts.layers:
-        raise UserError("experts.layers is empty: name at least one layer, or say None for all of them")
-    for name, value, least in _bounds(config):
-        if not (isfinite(value) and value >= least):
-            raise UserError(f"{name} is {value}: expected {least} or more")
-    if config.base.source == TRAINED and config.pool is not None:
-        raise UserError(
-            "base.source is trained, but experts of a pool were made for another base: name that one by --base"
-        )
-    if data.source == "generated":
-        generated.check(data.suite)
-    elif data.source == "rules":
-        rule_tasks.check(data.rules)
-    rows(config)
-    return config
-
-
 def rows(config: Config) -> tuple[MethodRow, ...]:
     """The rows of the table, parsed. Raises UserError for a wrong one, none, or one that is named twice."""
     if not config.methods:
         raise UserError("methods is empty: name at least one, as in --methods uniform phatgoose")
-    if twice := _first_twice(config.methods):
+    if twice := first_twice(config.methods):
         raise UserError(f"method {twice!r} is in methods twice: name it once")
     return tuple(parse_row(text) for text in config.methods)
 
@@ -219,22 +181,6 @@ def plain(config: Config) -> dict[str, Any]:
     return found if config.pool is not None else {name: found[name] for name in found if name != "pool"}
 
 
-def _bounds(record: Any, prefix: str = "") -> list[tuple[str, int | float, int]]:
-    """(field, value, least) of numbers: none is negative, and what is counted is at least one."""
-    found: list[tuple[str, int | float, int]] = []
-    for field in fields(record):
-        value, name = getattr(record, field.name), prefix + field.name
-        if is_dataclass(value):
-            found += _bounds(value, f"{name}.")
-        elif (
-            isinstance(value, int | float)
-            and not isinstance(value, bool)
-            and not name.startswith(("data.suite", "data.rules"))
-        ):
-            counted = isinstance(value, int) and field.name != "seed"
-            found.append((name, value, 1 if counted else 0))
-    return found
-
-
-def _first_twice(values: tuple[Any, ...]) -> Any:
+def first_twice(values: tuple[Any, ...]) -> Any:
+    """The first value that is there twice; None: there is none."""
     return next((value for place, value in enumerate(values) if value in values[:place]), None)

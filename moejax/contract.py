@@ -175,6 +175,9 @@ class Method:
     """Named modes that stand elsewhere in the taxonomy than the card says."""
     unbuilt: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """Choices of a setting that were published and are not built here."""
+    few: bool = False
+    """Whether its route names a few experts for each request or task (or it uses none), so that the others, and all
+    while it is fitted, may stay on disk."""
     merge: Callable[[Any, Pool, Fitted], tuple[Float[np.ndarray, "e"], Mode]] | None = None
     """The weights of a merge that is the same for every request, and its mode; None where they vary."""
 

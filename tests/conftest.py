@@ -24,8 +24,13 @@ check_some()
 
 PEERS = ("torch", "peft", "lm_eval")
 MAPS = Path("/proc/self/maps")  # of Linux: every program takes some, and a process may have 65,530
-OF_LINES = ("test_contract.py", "test_same_numbers.py")
-LONG = ("test_nothing_lost.py", "test_pipeline.py")  # one worker is long at them, and the other has the rest
+OF_LINES = ("test_contract.py", "test_same_numbers.py", "test_recipes.py")
+LONG = (
+    "test_nothing_lost.py",
+    "test_two_processes.py",
+    "test_pipeline.py",
+    "test_big_pool.py",
+)  # one worker is long at them, and the other has the rest
 ran = 0
 
 

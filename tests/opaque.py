@@ -17,10 +17,11 @@ FETCH = str(Path(fetch.__file__))
 
 
 class Opaque:
-    """A result that stays on the device. Its shape and its type are no secret; any other use raises AssertionError."""
+    """A result that stays on the device. Shape, type and place are no secret; any other use raises AssertionError."""
 
     def __init__(self, value):
         self.value, self.shape, self.dtype, self.ndim = value, value.shape, value.dtype, value.ndim
+        self.is_fully_addressable = value.is_fully_addressable
 
     def read(self, how, make):
         """`make(value)`, where `fetch` is among the callers."""

@@ -36,7 +36,7 @@ def test_every_public_step_is_a_make_target():
 
 def test_both_run_the_same_targets():
     assert sorted(public()) == sorted(own())
-    assert {"lint", "test", "test-slow", "demo", "check-readme", "parity"} == set(own("step"))
+    assert {"lint", "test", "test-slow", "demo", "check-readme", "notebooks", "parity"} == set(own("step"))
 
 
 def test_what_is_only_shown_is_the_same_in_both():

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 
+from moejax.check_config import check
 from moejax.config import (
     FREE,
     BaseConfig,
@@ -12,7 +13,6 @@ from moejax.config import (
     DataConfig,
     EvaluationConfig,
     by_seed,
-    check,
     plain,
     rows,
 )
@@ -49,6 +49,11 @@ REFUSED = {
     "methods is empty": Config(methods=()),
     "method 'base' is in methods twice": Config(methods=("base", "uniform", "base")),
     "did you mean 'arrow'": Config(methods=("arow",)),
+    "pool_slots is given, but no pool that is on disk": Config(pool_slots=4, methods=("base",)),
+    "pool_slots is 0: expected 1": Config(pool_slots=0, pool="experts", data=replace(FOLDER, held_in=())),
+    "uniform weighs all experts of the pool, and pool_slots leaves them on disk": Config(
+        pool_slots=4, pool="experts", data=replace(FOLDER, held_in=())
+    ),
 }
 
 
@@ -68,6 +73,9 @@ def test_what_cannot_run_is_refused_by_field(sentence):
         Config(data=replace(FOLDER, source="tfds:mine", folder=None)),
         Config(experts=Recipe(rank=1, layers=(0,)), checkpoint=CheckpointConfig(0.0)),
         Config(pool="experts", data=replace(FOLDER, held_in=(), held_out=())),
+        Config(
+            pool="experts", data=replace(FOLDER, held_in=()), pool_slots=2, methods=("base", "own_expert")
+        ),
     ],
 )
 def test_what_can_run_is_given_back(config):

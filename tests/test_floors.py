@@ -12,10 +12,20 @@ FLOORS = (
     ("types", "taxonomy", "survey", "fetch"),
     ("experts", "routing", "aggregation", "parallel"),
     ("models", "data", "embed"),
-    ("site", "joint", "adapted", "loss", "composed", "either", "places", "contract"),
+    ("site", "joint", "adapted", "loss", "composed", "either", "places", "contract", "paged"),
     ("train", "evaluate", "report"),
     ("methods",),
-    ("config", "load_config", "method_row", "cli", "stages", "advise", "commands", "__main__"),
+    (
+        "config",
+        "check_config",
+        "load_config",
+        "method_row",
+        "cli",
+        "stages",
+        "advise",
+        "commands",
+        "__main__",
+    ),
 )
 FLOOR = {part: number for number, parts in enumerate(FLOORS) for part in parts}
 STRANGERS = (

@@ -262,3 +262,34 @@ def test_a_public_task_that_an_expert_is_for_is_refused(my, tmp_path, capsys):
     wrong = command(my, "--run", str(tmp_path / "other"), "--data.general", "foot", "--methods", "uniform")
     assert main(eval_script.evaluate, [*wrong], "eval.py") == 2
     assert "no task 'foot'; did you mean food?" in capsys.readouterr().err
+
+
+def test_a_pool_that_stays_on_disk_gives_the_same_table(my, tmp_path):
+    words, found = ("--methods", "base", "best_single", "best_single(test)", "own_expert"), []
+    for number, more in enumerate(((), ("--pool-slots", "1"))):
+        results = evaluate(*command(my, *words, *more, "--run", str(tmp_path / str(number))))
+        assert not [row for row in results["rows"] if "not_applicable" in row]
+        found.append([{name: row[name] for name in ("row", "tasks", "chosen")} for row in results["rows"]])
+        routing = json.loads((tmp_path / str(number) / "routing" / "own_expert.json").read_text())
+        found[-1].append(
+            {name: routing[name] for name in ("experts", "tasks", "unit")}
+        )  # of fewer rows by slots
+    for mine, theirs in zip(*found, strict=True):
+        assert mine == theirs
+
+
+def test_experts_are_retrieved_and_merged_from_disk(my, tmp_path):
+    words = ("--methods", "loraretriever(centroids, selection)", "lorahub(budget=3, search=random)")
+    found = []
+    for number, more in enumerate(((), ("--pool-slots", "2"))):
+        results = evaluate(*command(my, *words, *more, "--run", str(tmp_path / str(number))))
+        found.append([row["tasks"] for row in results["rows"]])
+    assert found[0] == found[1]
+
+
+def test_a_method_that_weighs_all_experts_needs_them_in_memory(my, tmp_path, capsys):
+    words = command(my, "--methods", "base", "arrow", "--pool-slots", "2", "--run", str(tmp_path / "run"))
+    assert main(eval_script.evaluate, list(words), "eval.py") == 2
+    assert (
+        "arrow weighs all experts of the pool, and pool_slots leaves them on disk" in capsys.readouterr().err
+    )

@@ -36,9 +36,9 @@ def base(folder: Path) -> Findings:
 def _about(base: Base) -> list[str]:
     config = base.model.config  # pyright: ignore[reportAttributeAccessIssue]
     numbers = sum(int(np.size(leaf)) for leaf in jax.tree.leaves(base.params))
-    what = "encoder" if base.kind == "encoder" else f"{base.kind} (train.py and eval.py take encoders only)"
     return [
-        f"{what}: {base.layers} layers of width {config.width}, {config.vocab} tokens, {numbers / 1e6:.1f}M numbers",
+        f"{base.kind}: {base.layers} layers of width {config.width}, {config.vocab} tokens, "
+        f"{numbers / 1e6:.1f}M numbers",
         f"{len(base.sites)} linears that an expert may adapt; fingerprint {base.fingerprint}",
     ]
 

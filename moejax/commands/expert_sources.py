@@ -6,12 +6,15 @@ from pathlib import Path
 from moejax.experts import part
 from moejax.experts.checkpoint import MODEL_CONFIG
 from moejax.experts.folder import CONFIG, expert_folders
+from moejax.experts.member import OnBase
+from moejax.experts.open_pool import open_pool
 from moejax.experts.pool import Pool, pool_of
 from moejax.experts.read import own_name, read
 from moejax.experts.report import compare
 from moejax.models.base import Base
 from moejax.models.folder import ADAPTER, locate
 from moejax.models.prompts import bucket
+from moejax.parallel.mesh import whole
 from moejax.types import UserError
 
 FEWEST = 4  # expert slots of the smallest bank
@@ -55,12 +58,22 @@ def roomy(
     some, held = [expert for expert, _ in loaded], len(loaded)
     if capacity and capacity < held:
         raise UserError(f"--capacity {capacity} is too small for {held} experts: raise it")
-    whole = any(expert.deltas for expert in some)
+    large = any(expert.deltas for expert in some)
     most = max((part.rank(one) for expert in some for one in expert.parts.values()), default=1)
     pool = pool_of(
         some, base.sites, base.shapes, base.layers, folders=[path for _, path in experts],
-        capacity=capacity or (held if whole or not held else bucket(held, FEWEST)),
+        capacity=whole(capacity or (held if large or not held else bucket(held, FEWEST)), "expert"),
         rank=bucket(most) if ranks else most,
     )  # fmt: skip
     reports = compare([report for _, report in loaded], [info["hash"] for info in pool.infos])
+    return pool, tuple(warning for report in reports for warning in report.warnings)
+
+
+def few_in_memory(
+    experts: Sequence[tuple[str, Path]], base: Base, allow_base_mismatch: bool, capacity: int, slots: int
+) -> tuple[Pool, tuple[str, ...]]:
+    """The same of experts on disk, of which `slots` are in memory at once. Raises UserError as `open_pool`."""
+    known = OnBase(base.sites, base.shapes, base.fingerprint, allow_base_mismatch, base.homes)
+    capacity = capacity or bucket(len(experts), FEWEST)
+    pool, reports = open_pool(experts, known, base.layers, slots, capacity, bucket)
     return pool, tuple(warning for report in reports for warning in report.warnings)

@@ -3,18 +3,25 @@
 import json
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Annotated, Any
 
 import tyro
 
+from moejax.cli import again
+from moejax.commands import processes
 from moejax.commands.parse import parse
 from moejax.commands.prompt_sources import Prompt, collect, tokens
 from moejax.commands.routed import Routed, ready
 from moejax.commands.typewriter import Typewriter
 from moejax.evaluate.completions import Completion, Settings, complete
+from moejax.evaluate.results import versions
 from moejax.evaluate.used import used
+from moejax.parallel import hosts
+from moejax.parallel.agree import agree
+from moejax.parallel.mesh import MeshConfig, on
+from moejax.train.code_version import code_version
 
 DESCRIPTION = (
     "Answers prompts with a base and routed experts: words in quotes, --file (a line each, or *.jsonl), or standard "
@@ -53,29 +60,44 @@ class Options(Routed):
     """For each token of an answer, the expert with most weight, averaged over all places, and a table of them."""
     json: bool = False
     """One JSON object a prompt."""
+    mesh: MeshConfig = MeshConfig()
+    """Devices, along which the base and the experts are split."""
 
 
-def main(argv: Sequence[str]) -> None:
-    """Answer. Raises UserError for a wrong option, prompt, base, expert or method."""
-    options = parse(Options, argv, "python generate.py", DESCRIPTION)
-    asked = collect(options.prompts, options.file, options.chat, options.system)
+def main(argv: Sequence[str]) -> int | None:
+    """Answer; the exit status, None: 0. Raises UserError for a wrong option, prompt, base, expert or method."""
+    cluster, words = processes.apart(argv)
+    options = parse(Options, words, "python generate.py", DESCRIPTION)
+    if (status := processes.join(cluster, again("generate.py", argv))) is not None:
+        return status
+    agree(options=asdict(options), versions={"moejax": code_version(), **versions()})
+    with on(options.mesh):
+        _answer(options)
+    return None
+
+
+def _answer(options: Options) -> None:
+    asked = _collected(options)
     base, pool, adapted, arrays, _, wants_query, warnings = ready(options)
-    for warning in warnings[:MOST]:
-        print(f"warning: {warning}", file=sys.stderr)
-    if len(warnings) > MOST:
-        print(f"warning: and {len(warnings) - MOST} more, see python -m moejax check", file=sys.stderr)
+    hashes = [info.get("hash") for info in pool.infos]
+    agree(base=base.fingerprint, experts=dict(zip(pool.names, hashes, strict=True)))
+    if hosts.speaks():
+        _warn(warnings)
     ids = [tokens(base, prompt) for prompt in asked]
     query = base.embedder([prompt.text for prompt in asked]) if wants_query and base.embedder else None
     settings = Settings(
         options.max_new, options.temperature, options.top_p, options.stop, options.seed, options.batch
     )
     alone = len(asked) == 1 and not options.json
-    screen = partial(print, end="", flush=True)
-    writer = Typewriter(screen, options.stop) if alone and (options.stream or sys.stdout.isatty()) else None
+    grows = hosts.first(lambda: alone and (options.stream or sys.stdout.isatty()))
+    screen = partial(print, end="", flush=True) if hosts.speaks() else lambda text: None
+    writer = Typewriter(screen, options.stop) if grows else None
     found = complete(base, adapted, arrays, ids, settings, query, writer)
     records: Sequence[dict[str, Any] | None] = [None] * len(found)
     if options.show_experts:
         records = used(base, adapted, arrays, pool.names, ids, [one.tokens for one in found], query)
+    if not hosts.speaks():
+        return
     for number, (prompt, answer, record) in enumerate(zip(asked, found, records, strict=True), 1):
         if options.json:
             print(_json(prompt, answer, record))
@@ -86,6 +108,22 @@ def main(argv: Sequence[str]) -> None:
             print(answer.text)
         if record is not None:
             _show(record)
+
+
+def _collected(options: Options) -> list[Prompt]:
+    """The prompts, which of several processes the first alone reads."""
+
+    def read() -> list[Any]:
+        return list(map(list, collect(options.prompts, options.file, options.chat, options.system)))
+
+    return [Prompt(text, tuple(messages), source) for text, messages, source in hosts.first(read)]
+
+
+def _warn(warnings: Sequence[str]) -> None:
+    for warning in warnings[:MOST]:
+        print(f"warning: {warning}", file=sys.stderr)
+    if len(warnings) > MOST:
+        print(f"warning: and {len(warnings) - MOST} more, see python -m moejax check", file=sys.stderr)
 
 
 def _json(prompt: Prompt, answer: Completion, record: dict[str, Any] | None) -> str:

@@ -5,8 +5,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
+from moejax import paged
 from moejax.adapted import Adapted
-from moejax.commands.expert_sources import named, roomy
+from moejax.commands.expert_sources import few_in_memory, named, roomy
 from moejax.commands.run_parts import config_of, experts_of, settings_of
 from moejax.contract import Fitted
 from moejax.evaluate import router_file
@@ -18,7 +19,8 @@ from moejax.method_row import MethodRow, parse_row
 from moejax.methods import load
 from moejax.models import minilm, weights
 from moejax.models.base import Base
-from moejax.types import NotApplicable, UserError
+from moejax.parallel.rules import of_base
+from moejax.types import NotApplicable, PyTree, UserError
 
 ORACLES = frozenset({"test_task", "test_inputs", "test_labels"})
 
@@ -39,6 +41,8 @@ class Routed:
     """The encoder of sentence vectors, for methods that compare them: a folder, a name on the hub, or `minilm`."""
     capacity: int = 0
     """Expert slots of the bank; 0: 4, 8, 16, … whichever holds the experts, so that one more compiles nothing."""
+    pool_slots: int = 0
+    """Experts that are in memory at once, the others stay on disk, for methods that choose a few; 0: all."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Numbers in which the base computes."""
     allow_base_mismatch: bool = False
@@ -51,7 +55,7 @@ class Ready(NamedTuple):
     base: Base
     pool: Pool
     adapted: Adapted
-    arrays: dict[str, Any]
+    arrays: PyTree
     label: str
     query: bool
     warnings: tuple[str, ...]
@@ -70,8 +74,14 @@ def ready(options: Routed) -> Ready:
     base = _embedding(base, row, options.embedder or str(run.get("embedder", "")))
     allow = options.allow_base_mismatch or bool(run.get("base", {}).get("allow_mismatch"))
     capacity = options.capacity or (max(record["capacity"], len(some)) if record else 0)
-    pool, warnings = roomy(some, base, allow, capacity, ranks=record is None)
     method = load(row.name)
+    if options.pool_slots < 0:
+        raise UserError(f"--pool-slots is {options.pool_slots}: expected 1 or more, or 0 for all experts")
+    if options.pool_slots:
+        paged.check(row.label, method)
+        pool, warnings = few_in_memory(some, base, allow, capacity, options.pool_slots)
+    else:
+        pool, warnings = roomy(some, base, allow, capacity, ranks=record is None)
     kind = method.kind(row.config)
     if kind and kind not in pool.kinds:
         raise NotApplicable(
@@ -82,7 +92,8 @@ def ready(options: Routed) -> Ready:
     else:
         fitted, pool = router_file.load(Path(options.router), method, row.config, base, pool)
     arrays = method.arrays(row.config, base, pool, fitted)
-    return Ready(base, pool, method.adapt(row.config, base), arrays, row.label, method.query, warnings)
+    adapted, arrays = paged.paged(method.adapt(row.config, base), arrays, pool)
+    return Ready(base, pool, adapted, arrays, row.label, method.query, warnings)
 
 
 def _asked(options: Routed) -> tuple[Mapping[str, Any], dict[str, Any] | None, MethodRow]:
@@ -118,7 +129,7 @@ def _base(options: Routed, run: Mapping[str, Any]) -> Base:
         raise UserError("which base? Say --base FOLDER, a decoder as Hugging Face lays it out")
 
     def read_base(name: str) -> Base:
-        return weights.load(minilm.installed() if name == "minilm" else name, dtype=options.dtype)
+        return weights.load(minilm.installed() if name == "minilm" else name, options.dtype, of_base)
 
     base = read_base(str(source))
     if not settings.get("beside"):

@@ -2,6 +2,7 @@
 
 Encoder: `[CLS] text instruction [SEP]`. Decoder: `[BOS] text "\\n" instruction "\\n" answer [EOS]`.
 Seq2seq: `text instruction [EOS]`, and apart from it `answer [EOS]`.
+An empty instruction has no token, and no line break of its own.
 Text, instruction and answer are turned into tokens apart: a request has the same tokens whatever follows. A
 text that does not fit the window is cut at its end; instruction and answer never are.
 """
@@ -58,6 +59,11 @@ def fed(line: Line) -> int:
     return max(line.request, len(line.tokens) - 1)
 
 
+def answered(line: Line) -> int:
+    """Tokens of the answer: what follows the request, or of a seq2seq stands apart from it."""
+    return len(line.said) or len(line.tokens) - line.request
+
+
 def beside(line: Line) -> int:
     """What stands beside a line's tokens: its options, or the tokens of a seq2seq's answer."""
     return len(line.options) or len(line.said)
@@ -77,8 +83,8 @@ def encode(
 
     labels: encoder, the phrases of the label matrix (`tasks.labels`).
     answers: decoder and seq2seq, one line a row with its target ("own"), one a row and option ("each"), or requests
-    only ("none", for generation). The window of a seq2seq holds the request, without the answer. end: whether a
-    decoder's answer closes with the end token.
+    only ("none", for generation). The window of a seq2seq holds the request, without the answer. end: whether an
+    answer closes with the end token.
     Raises UserError where a row has no token, or instruction and answer leave the text no room.
     """
     plain = {"add_special_tokens": False, "verbose": False}
@@ -89,7 +95,7 @@ def encode(
     if kind == "encoder":
         lines, cut = _encoder(task, rows, texts, tokenizer, window, labels)
     elif kind == "seq2seq":
-        lines, cut = _seq2seq(task, rows, texts, tokenizer, window, answers)
+        lines, cut = _seq2seq(task, rows, texts, tokenizer, window, answers, end)
     else:
         lines, cut = _decoder(task, rows, texts, tokenizer, window, answers, end)
     pad = tokenizer.pad_token_id
@@ -123,14 +129,14 @@ def _encoder(
 def _decoder(
     task: Task, rows: Sequence[Row], texts: Texts, tokenizer: Any, window: int, answers: str, closed: bool
 ) -> tuple[list[Line], int]:
-    asked, answered = _cached(tokenizer, "\n{}\n"), _cached(tokenizer, "{}")
+    asked, answered, between = _cached(tokenizer, "\n{}\n"), _cached(tokenizer, "{}"), _ids(tokenizer, "\n")
     begin = [token for token in tokenizer("")["input_ids"][:1] if token == tokenizer.bos_token_id]
     end = [tokenizer.eos_token_id] if closed and tokenizer.eos_token_id is not None else []
     lines, cut = [], 0
     for number, (row, text) in enumerate(zip(rows, texts, strict=True)):
         options, said = _said(task, number, row, answers)
         tails = [answered(one) + end for one in said] or [[]]
-        instruction = asked(row.instruction)
+        instruction = asked(row.instruction) if row.instruction else between
         longest = max(len(tail) for tail in tails)
         room = _room(task, number, window, len(begin) + len(instruction) + max(longest - 1, 0))
         cut += len(text) > room
@@ -144,7 +150,7 @@ def _decoder(
 
 
 def _seq2seq(
-    task: Task, rows: Sequence[Row], texts: Texts, tokenizer: Any, window: int, answers: str
+    task: Task, rows: Sequence[Row], texts: Texts, tokenizer: Any, window: int, answers: str, closed: bool
 ) -> tuple[list[Line], int]:
     asked, answered, end = _cached(tokenizer, " {}"), _cached(tokenizer, "{}"), tokenizer.eos_token_id
     if end is None:
@@ -152,12 +158,13 @@ def _seq2seq(
     lines, cut = [], 0
     for number, (row, text) in enumerate(zip(rows, texts, strict=True)):
         options, said = _said(task, number, row, answers)
-        instruction = asked(row.instruction)
+        instruction = asked(row.instruction) if row.instruction else []
         room = _room(task, number, window, len(instruction) + 1)
         cut += len(text) > room
         request, span = [*text[:room], *instruction, end], (0, min(room, len(text)))
         right = options.index(row.target) if options else -1
-        for choice, tail in enumerate([(*answered(one), end) for one in said] or [()]):
+        tails = [(*answered(one), *[end] * closed) for one in said] or [()]
+        for choice, tail in enumerate(tails):
             at = choice if answers == "each" else -1
             lines.append(Line(request, span, len(request), number, at, right, said=tail))
     return lines, cut

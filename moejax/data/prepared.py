@@ -16,6 +16,8 @@ from typing import Any, Literal
 
 from moejax.data.folder import description
 from moejax.data.tasks import SPLITS, Row, Task, data_hash
+from moejax.parallel import hosts
+from moejax.parallel.agree import agree
 from moejax.types import UserError
 
 MARK = "moejax_tasks.json"
@@ -26,14 +28,21 @@ def prepare(
 ) -> Path:
     """Write tasks below `folder`, once for each content; gives the folder of the prepared set.
 
-    It appears whole or not at all, also when several processes prepare the same tasks.
+    It appears whole or not at all, also when several commands prepare the same tasks. Of several processes of one,
+    process 0 writes it. Raises UserError naming the first task that is not the same in all of them.
     """
     content = data_hash(tasks)
     final = Path(folder) / f"{family}-{content[:16]}"
+    agree(data={task.name: data_hash([task])[:16] for task in tasks})
+    hosts.write(lambda: _prepare(tasks, final, family, content))
+    return final
+
+
+def _prepare(tasks: Sequence[Task], final: Path, family: str, content: str) -> None:
     if (final / MARK).is_file():
-        return final
-    Path(folder).mkdir(parents=True, exist_ok=True)
-    work = Path(tempfile.mkdtemp(prefix=f".{final.name}-", dir=folder))
+        return
+    final.parent.mkdir(parents=True, exist_ok=True)
+    work = Path(tempfile.mkdtemp(prefix=f".{final.name}-", dir=final.parent))
     try:
         made = _written(tuple(tasks), work, family)
         said = {"hash": content, "tasks": {task.name: description(task) for task in tasks}}
@@ -44,7 +53,6 @@ def prepare(
         shutil.rmtree(work, ignore_errors=True)
     if not (final / MARK).is_file():
         raise UserError(f"{final} exists but is no prepared set: remove it, then prepare the tasks again")
-    return final
 
 
 def _written(tasks: tuple[Task, ...], folder: Path, family: str) -> Path:

@@ -13,6 +13,7 @@ from safetensors.numpy import load_file, save
 from moejax.embed.sentence import sentences
 from moejax.experts.folder import write_bytes
 from moejax.models.base import Base
+from moejax.parallel import hosts
 from moejax.types import UserError
 
 RULE = "request"  # the text, a space, what is asked of it
@@ -40,11 +41,12 @@ class Embedder:
         """Unit vectors of texts; those that were embedded before are read, by encoder, rule and hash of the text."""
         keys, known = [_hash(text) for text in texts], self._read()
         new = dict(zip(keys, texts, strict=True))
-        todo = [key for key in new if key not in known]
+        todo = hosts.first(lambda: [i for i, key in enumerate(new) if key not in known])
         if todo:
-            made = sentences(self.base, [new[key] for key in todo], progress=self.progress)
-            known |= dict(zip(todo, made, strict=True))
-            self._write(known)
+            lacking = [list(new)[i] for i in todo]
+            made = sentences(self.base, [new[key] for key in lacking], progress=self.progress)
+            known |= dict(zip(lacking, made, strict=True))
+            hosts.write(lambda: self._write(known))
         width = self.base.model.config.width  # pyright: ignore[reportAttributeAccessIssue]
         return np.stack([known[key] for key in keys]) if keys else np.zeros((0, width), np.float32)
 

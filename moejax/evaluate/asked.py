@@ -1,4 +1,4 @@
-"""What a decoder is asked of a task's test rows: lines whose answers are weighed, and requests that it goes on with.
+"""What a base that writes is asked of a task's test rows: lines whose answers are weighed, requests it goes on with.
 
 A line is a request and one answer to it: each option of a classification task, the reference of a generation task.
 Only the answer's own tokens are weighed, not the end token, as in lm_eval.
@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Int
 
 from moejax.data.batch import collate, widest
-from moejax.data.encode import Encoded, encode
+from moejax.data.encode import Encoded, answered, encode
 from moejax.data.tasks import Task
 from moejax.embed.embedder import said
 from moejax.models.base import Base
@@ -22,7 +22,7 @@ from moejax.types import UserError
 
 
 class Asked(NamedTuple):
-    """One task's test rows as a decoder is asked.
+    """One task's test rows as a decoder or a seq2seq is asked.
 
     row: of each line the test row that it is of; size: of its answer, in characters, bytes and tokens; right: of each
     row the option that is right. requests, references: of a generation task, padded on the left, and the texts wanted.
@@ -56,12 +56,12 @@ def ask(base: Base, tasks: Mapping[str, Task], window: int, new: int) -> dict[st
     for name, task in tasks.items():
         rows, choosing = task.rows["test"], task.kind == "classification"
         how = "each" if choosing else "own"
-        lines[name] = encode(task, rows, base.tokenizer, window, "decoder", answers=how, end=False)
+        lines[name] = encode(task, rows, base.tokenizer, window, base.kind, answers=how, end=False)
         for line in lines[name].lines:
-            if len(line.tokens) == line.request:
+            if not answered(line):
                 raise UserError(f"{name}, row {line.row}: this tokenizer finds no token in an answer to it")
         if not choosing:
-            requests[name] = encode(task, rows, base.tokenizer, window, "decoder", answers="none")
+            requests[name] = encode(task, rows, base.tokenizer, window, base.kind, answers="none")
     first = _batch(lines, tasks)
     second = _batch(requests, tasks, left=True) if requests else {}
     most = getattr(base.model.config, "positions", None)
@@ -93,7 +93,7 @@ def _asked(task: Task, encoded: Encoded, lines: ArrayRows, requests: ArrayRows |
     for line in encoded.lines:
         row = rows[line.row]
         text = task.options(row)[line.choice] if line.choice >= 0 else row.target
-        sizes.append((len(text), len(text.encode()), len(line.tokens) - line.request))
+        sizes.append((len(text), len(text.encode()), answered(line)))
     right = [line.target if line.choice >= 0 else 0 for line in encoded.lines]
     row = np.array([line.row for line in encoded.lines])
     first = np.unique(row, return_index=True)[1]

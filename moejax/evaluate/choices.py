@@ -15,6 +15,7 @@ from moejax.data.tasks import Row, Task
 from moejax.evaluate.labels import label_vectors
 from moejax.fetch import fetch
 from moejax.models.base import Base
+from moejax.paged import for_batch
 from moejax.types import Batch, PyTree, UserError
 
 MULTIPLE = 8  # widths of batches
@@ -49,7 +50,7 @@ def log_probabilities(
     encoded = encode(task, rows, base.tokenizer, window, base.kind, phrases, answers="each")
     labels = None if base.kind != "encoder" else label_vectors(base, phrases)
     batch = jax.tree.map(jnp.asarray, collate(encoded))
-    found = _score({**arrays, "labels": labels}, batch, adapted=adapted)
+    found = _score({**for_batch(arrays, batch), "labels": labels}, batch, adapted=adapted)
     return fetch(found).reshape(len(texts), len(given))
 
 

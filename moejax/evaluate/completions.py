@@ -20,6 +20,7 @@ from moejax.models.base import Base
 from moejax.models.generate import Loop, begin, go_on
 from moejax.models.prompts import NARROWEST, bucket, ends, left_padded, longest, tokenizer_of
 from moejax.models.sample import Sampling
+from moejax.paged import for_batch
 from moejax.types import Batch, PyTree, UserError
 
 
@@ -94,7 +95,7 @@ def complete(
             batch = batch._replace(query=query[filled])
         rows = [_Row(tokenizer_of(base), stops, eos) for _ in numbers]
         chunk = settings.chunk if stops or say else settings.max_new
-        for ended in _chunks(adapted, arrays, batch, settings, chunk, eos, at, rows):
+        for ended in _chunks(adapted, for_batch(arrays, batch), batch, settings, chunk, eos, at, rows):
             if say:
                 for number, row in zip(numbers, rows, strict=True):
                     say(number, row.text, ended or row.done)

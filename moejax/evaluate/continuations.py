@@ -12,6 +12,7 @@ from moejax.adapted import Adapted, head, run
 from moejax.fetch import fetch
 from moejax.models.base import Base
 from moejax.models.prompts import bucket, left_padded, tokenizer_of
+from moejax.paged import for_batch
 from moejax.types import Batch, PyTree
 
 Pair = tuple[Sequence[int], Sequence[int]]  # ids of context and continuation
@@ -55,7 +56,7 @@ def continuations(
             vectors = base.embedder(texts + texts[:1] * (len(batch.tokens) - len(texts)))
             batch = batch._replace(query=vectors)
         sent.append(numbers)
-        scored.append(_scored(arrays, batch, adapted=adapted, most=most))
+        scored.append(_scored(for_batch(arrays, batch), batch, adapted=adapted, most=most))
     for numbers, (sums, greedy) in zip(sent, fetch(scored), strict=True):
         found |= {i: (float(s), bool(g)) for i, s, g in zip(numbers, sums, greedy, strict=False)}
     return [found[i] for i in range(len(pairs))]

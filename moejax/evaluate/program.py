@@ -13,6 +13,8 @@ from jaxtyping import Array, Int
 from moejax.adapted import Adapted, score
 from moejax.contract import Rows
 from moejax.fetch import fetch
+from moejax.paged import for_batch
+from moejax.parallel.spread import everywhere
 from moejax.train.rows import batches
 from moejax.types import Batch, PyTree
 
@@ -27,7 +29,9 @@ best = jax.jit(_best, static_argnames="adapted")
 
 def answers(adapted: Adapted, arrays: PyTree, rows: Rows, size: int) -> Int[np.ndarray, "n"]:
     """The best choice of every row; batches are sent to the device ahead of their results being read."""
-    found = [(best(arrays, batch, adapted=adapted), real) for batch, real in batches(rows, size)]
+    found = [
+        (best(for_batch(arrays, batch), batch, adapted=adapted), real) for batch, real in batches(rows, size)
+    ]
     return np.concatenate([part[:real] for part, real in fetch(found)])
 
 
@@ -42,6 +46,7 @@ def cost(
     adapted: Adapted, arrays: PyTree, bare: Adapted, bare_arrays: PyTree, batch: Batch, rounds: int = 2
 ) -> Cost:
     """Ratios to the bare base on one batch: of the best times of interleaved rounds, and of temporary memory."""
+    arrays, bare_arrays, batch = (everywhere(tree) for tree in (arrays, bare_arrays, batch))
     programs = [_compiled(adapted, arrays, batch), _compiled(bare, bare_arrays, batch)]
     calls: Sequence[Callable] = [
         lambda p=p, a=a: jax.block_until_ready(p(a, batch))

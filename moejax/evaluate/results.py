@@ -17,10 +17,15 @@ def provenance() -> dict[str, Any]:
     """Versions, commit and device of this process."""
     device = jax.devices()[0]
     return {
-        "versions": {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}},
+        "versions": versions(),
         "commit": commit(),
         "device": f"{device.platform} {device.device_kind} × {jax.device_count()}",
     }
+
+
+def versions() -> dict[str, str]:
+    """Python's version and those of the packages that numbers come from."""
+    return {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}}
 
 
 def averaged(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from jaxtyping import Array, Bool, Float
 from moejax.adapted import Adapted, run
 from moejax.experts.bank import Bank
 from moejax.models.seq2seq import Seq2Seq, said
+from moejax.paged import of_all
 from moejax.routing import select
 from moejax.site import sown
 from moejax.types import Batch, PyTree, Weights
@@ -64,6 +65,15 @@ def look(arrays: PyTree, batch: Batch, *, adapted: Adapted) -> Seen:
             total = _finer(total, jnp.einsum("l,l...->...", here.astype(jnp.float32), w))
             layers += jnp.sum(here)
     return Seen(sites, total / jnp.maximum(layers, 1))
+
+
+def over_all(seen: Seen, arrays: PyTree) -> Seen:
+    """What was seen right before, over all experts of the pool where its program ran by slots."""
+    sites = {
+        path: sums._replace(weight=of_all(arrays, sums.weight), top=of_all(arrays, sums.top))
+        for path, sums in seen.sites.items()
+    }
+    return Seen(sites, of_all(arrays, seen.each))
 
 
 def adapted_layers(bank: Bank, path: str, ran: int) -> Bool[Array, "l"]:

@@ -14,6 +14,7 @@ from moejax.evaluate.asked import Asked
 from moejax.evaluate.metrics import exact_match, rouge_l
 from moejax.fetch import fetch
 from moejax.models.generate import Generated, generate
+from moejax.paged import for_batch
 from moejax.train.rows import ArrayRows, batches
 from moejax.types import Batch, PyTree
 
@@ -72,7 +73,10 @@ def told(
 
 def likelihoods(adapted: Adapted, arrays: PyTree, lines: ArrayRows, size: int) -> Float[np.ndarray, "m"]:
     """`likelihood` of every line, float64; batches are sent ahead of their results being read."""
-    found = [(likelihood(arrays, batch, adapted=adapted), real) for batch, real in batches(lines, size)]
+    found = [
+        (likelihood(for_batch(arrays, batch), batch, adapted=adapted), real)
+        for batch, real in batches(lines, size)
+    ]
     return np.concatenate([part[:real] for part, real in fetch(found)]).astype(float)
 
 
@@ -89,7 +93,7 @@ def written(
     eos = () if tokenizer.eos_token_id is None else (tokenizer.eos_token_id,)
     pad = tokenizer.pad_token_id or 0
     found = [
-        (write(arrays, batch, adapted=adapted, most=most, eos=eos, pad=pad), real)
+        (write(for_batch(arrays, batch), batch, adapted=adapted, most=most, eos=eos, pad=pad), real)
         for batch, real in batches(requests, size)
     ]
     texts = []

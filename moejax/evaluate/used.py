@@ -15,6 +15,7 @@ from moejax.evaluate.routing import adapted_layers, named
 from moejax.fetch import fetch
 from moejax.models.base import Base
 from moejax.models.prompts import tokenizer_of
+from moejax.paged import for_batch, of_all
 from moejax.routing import select
 from moejax.site import sown
 from moejax.types import Batch, PyTree
@@ -58,7 +59,9 @@ def used(
             batch, most = paired(base, [(prompt, answer)], len(prompt) + len(answer))
             batch = batch._replace(query=None if query is None else query[i : i + 1])
             apart = base.kind not in ("encoder", "decoder")
-            each = fetch(_weights(arrays, batch, adapted=adapted, most=most, apart=apart))[0]
+            given = for_batch(arrays, batch)
+            each = _weights(given, batch, adapted=adapted, most=most, apart=apart)
+            each = fetch(of_all(arrays, each))[0]
             rows = each[np.asarray(batch.answer)[0, -most:]]
         found.append(_record(rows, [tokenizer_of(base).decode([token]) for token in answer], experts))
     return found

@@ -35,11 +35,13 @@ def stack(
     capacity: int | None = None,
     rank: int | None = None,
     where: Mapping[str, Collection[int]] | None = None,
+    biased: Collection[str] = (),
 ) -> Bank:
     """Experts of different kinds, ranks, alphas, paths and layers in one bank; free slots are zero and not alive.
 
     shapes: path of a linear -> (d, f). capacity: expert slots, default one an expert. rank: default the largest found.
-    where: path -> layers that get a slot whether or not an expert adapts them, for experts appended later.
+    where: path -> layers that get a slot whether or not an expert adapts them, for experts appended later;
+    biased: paths that have room for a bias, likewise.
     Raises UserError when they do not fit.
     """
     capacity = whole(len(experts), "expert") if capacity is None else capacity
@@ -50,7 +52,7 @@ def stack(
     kinds, wide = _others(experts), dict(shapes)
     wide |= {path: size for path, (_, size) in kinds.items()}
     slots = _slots(experts, layers, where or {})
-    biased = {path for one in experts for (path, _), lora in one.loras.items() if lora.bias is not None}
+    biased = {p for one in experts for (p, _), lora in one.loras.items() if lora.bias is not None} | {*biased}
     sites: dict[str, Any] = {}
     for path in sorted(slots):
         if path not in wide:

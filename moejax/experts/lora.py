@@ -31,8 +31,13 @@ def rank(lora: Lora) -> int:
 
 
 def scale(lora: Lora) -> float:
+    """What its product is multiplied by, `scale_of`."""
+    return scale_of(rank(lora), lora.alpha, lora.rslora)
+
+
+def scale_of(r: int, alpha: float, rslora: bool) -> float:
     """alpha / r, or alpha / sqrt(r) (rsLoRA, 2312.03732, section 4)."""
-    return lora.alpha / (sqrt(rank(lora)) if lora.rslora else rank(lora))
+    return alpha / (sqrt(r) if rslora else r)
 
 
 def delta(lora: Lora) -> Float[np.ndarray, "d f"]:

@@ -9,7 +9,7 @@ from jaxtyping import Float
 
 from moejax.experts.bank import Bank
 from moejax.experts.stacks import Deltas
-from moejax.types import PyTree
+from moejax.types import PyTree, UserError
 
 Rest = Mapping[
     str, Mapping[str, np.ndarray]
@@ -50,7 +50,8 @@ def _of_site(path: str, stack: Deltas, weights: np.ndarray, layers: int) -> Iter
 def patched(params: PyTree, vector: Mapping[str, np.ndarray]) -> PyTree:
     """The parameters with a task vector added; where upper layers alone are given, their part of it.
 
-    Raises KeyError for a parameter that is not there, unless the vector is zero there: a base without biases.
+    Raises KeyError for a parameter that is not there, unless the vector is zero there: a base without biases; and
+    UserError for a quantised base.
     """
     for path, change in vector.items():
         *way, last = path.split("/")
@@ -65,6 +66,8 @@ def _at(node: Any, way: Sequence[str], last: str, change: np.ndarray) -> Any:
         last = WEIGHT["kernel" in node]
     if last not in node and not change.any():
         return node
+    if hasattr(node[last], "qvalue"):
+        raise UserError("differences are added to numbers, not to a quantised base: leave out base.quantise")
     leaf = np.asarray(node[last])
     shifted = change[len(change) - len(leaf) :].reshape(leaf.shape)  # the layers that are given
     return {**node, last: jnp.asarray((leaf.astype(np.float32) + shifted).astype(leaf.dtype))}

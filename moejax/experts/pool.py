@@ -18,6 +18,7 @@ from moejax.experts.folder import check_names, closest, expert_folders
 from moejax.experts.homes import NOWHERE, Homes
 from moejax.experts.read import read
 from moejax.experts.report import LoadReport, compare
+from moejax.experts.slots import Slots
 from moejax.experts.stacks import kind_of
 from moejax.types import AccessDenied, NotApplicable, UserError
 
@@ -30,6 +31,7 @@ class Pool:
     held: expert -> extra -> value in memory, before the folder. allowed: the extras that may be read.
     beside: kind -> pool of the same contributors' experts of that kind, which have no part in this one.
     rest: expert -> path of a parameter outside the layers -> its difference to the base, in numpy.
+    slots: where the factors stay on disk (`open_pool`), what brings a few of them in; the bank has none then.
     """
 
     names: tuple[str, ...]
@@ -41,6 +43,7 @@ class Pool:
     allowed: frozenset[str] = frozenset()
     beside: Mapping[str, "Pool"] = field(default_factory=dict)
     rest: Mapping[str, Mapping[str, np.ndarray]] = field(default_factory=dict)
+    slots: Slots | None = None
 
     @property
     def kinds(self) -> frozenset[str]:
@@ -184,12 +187,17 @@ def pool_of(
 ) -> Pool:
     """A pool of experts in memory; capacity, rank and where as in `bank.stack`."""
     names = tuple(expert.name for expert in experts)
-    check_names(names)
-    if len(set(names)) < len(names):
-        raise UserError(f"two experts are named {max(names, key=names.count)!r}: rename one")
+    check_distinct(names)
     bank = banks.stack(experts, shapes, layers, capacity, rank, where)
     infos = tuple(expert.info | {"hash": content_hash(expert.parts, expert.rest)} for expert in experts)
     return Pool(names, infos, bank, sites, tuple(folders or [None] * len(names)), rest=_rest(experts))
+
+
+def check_distinct(names: Sequence[str]) -> None:
+    """Raise UserError on a bad name, on two that are equal, and on two that differ only in case."""
+    check_names(names)
+    if len(set(names)) < len(names):
+        raise UserError(f"two experts are named {max(names, key=names.count)!r}: rename one")
 
 
 def _rest(experts: Sequence[Expert]) -> dict[str, Mapping[str, np.ndarray]]:
@@ -214,15 +222,7 @@ def read_pool(
 
     Raises UserError as `read` does, and on an empty folder or names that differ only in case.
     """
-    folder = Path(folder)
-    if not folder.is_dir():
-        raise UserError(f"{folder}: no such folder of experts")
-    found = expert_folders(folder)
-    if not found:
-        raise UserError(
-            f"{folder}: no expert in it: each is a sub-folder with adapter_config.json or config.json"
-        )
-    check_names(path.name for path in found)
+    found = folders_of(Path(folder))
     loaded = [
         read(path, sites, shapes, fingerprint, allow_base_mismatch, homes=homes, ignore_saved=ignore_saved)
         for path in found
@@ -231,3 +231,16 @@ def read_pool(
         [expert for expert, _ in loaded], sites, shapes, layers, folders=found, capacity=capacity, rank=rank
     )
     return pool, compare([report for _, report in loaded], [info["hash"] for info in pool.infos])
+
+
+def folders_of(pool: Path) -> list[Path]:
+    """The experts' folders of a pool. Raises UserError where there is none, or names differ only in case."""
+    if not pool.is_dir():
+        raise UserError(f"{pool}: no such folder of experts")
+    found = expert_folders(pool)
+    if not found:
+        raise UserError(
+            f"{pool}: no expert in it: each is a sub-folder with adapter_config.json or config.json"
+        )
+    check_names(path.name for path in found)
+    return found

@@ -110,8 +110,8 @@ def _of_peft(
 ) -> Found:
     file, weights = str(folder / CONFIG), folder / WEIGHTS
     config = peft_config.parse(raw, file, ignore)
-    info, warnings = _info(folder, "lora", fingerprint, allow)
-    _no_pickle(weights, folder / PICKLE, BY_PEFT)
+    info, warnings = info_of(folder, "lora", fingerprint, allow)
+    no_pickle(weights, folder / PICKLE, BY_PEFT)
     with folders.open_tensors(weights) as tensors:
         loras, targeted, zero, ignored = read_peft(tensors, shapes, config, file)
     if ignored:
@@ -125,8 +125,8 @@ def _of_adapters(
 ) -> Found:
     file, weights = str(folder / CONFIG), folder / ADAPTERS_WEIGHTS
     config = adapters_config.parse(raw, file)
-    info, warnings = _info(folder, "bottleneck", fingerprint, allow)
-    _no_pickle(weights, folder / ADAPTERS_PICKLE, BY_ADAPTERS)
+    info, warnings = info_of(folder, "bottleneck", fingerprint, allow)
+    no_pickle(weights, folder / ADAPTERS_PICKLE, BY_ADAPTERS)
     with folders.open_tensors(weights) as tensors:
         adapters, targeted, zero = read_adapters(tensors, config, homes, file)
     at = {} if homes is None else {module: site(module, config, homes) for module in adapters}
@@ -135,7 +135,7 @@ def _of_adapters(
 
 def _of_checkpoint(folder: Path, fingerprint: Any, allow: bool, name: str, homes: Homes | None) -> Found:
     """A whole model; without a base at hand nothing can be said of its difference."""
-    info, warnings = _info(folder, "delta", fingerprint, allow)
+    info, warnings = info_of(folder, "delta", fingerprint, allow)
     file = checkpoint.files(folder)[0]
     if homes is None or homes.whole is None:
         modules = {tensor.rpartition(".")[0] for tensor in checkpoint.stored(folder)}
@@ -174,16 +174,17 @@ def _report(
     )
 
 
-def _no_pickle(weights: Path, pickle: Path, advice: str) -> None:
+def no_pickle(weights: Path, pickle: Path, advice: str) -> None:
+    """Raise UserError where there is a pickle in place of the weights."""
     if not weights.is_file() and pickle.is_file():
         said = advice.format(pickle=pickle, weights=weights)
         raise UserError(f"{pickle}: only a pickle, which can run any code when opened: {said}")
 
 
-def _info(
+def info_of(
     folder: Path, kind: str, fingerprint: str | None, allow: bool
 ) -> tuple[dict[str, Any], tuple[str, ...]]:
-    """`moejax.json`, or what stands for it, and warnings about the base."""
+    """`moejax.json`, or what stands for it, and warnings about the base. Raises UserError on another kind or base."""
     file = folder / INFO
     info = folders.read_json(file) if file.exists() else {}
     if info.setdefault("kind", kind) != kind:

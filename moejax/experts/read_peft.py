@@ -1,6 +1,6 @@
 """The weights of a PEFT folder: LoRAs by module, each tensor known, targeted, with its partner and of its shape."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -26,6 +26,24 @@ class FoundLoras(NamedTuple):
     ignored: tuple[str, ...] = ()
 
 
+class Outline(NamedTuple):
+    """A LoRA without its factors: what its scale is made of, and whether it has a bias."""
+
+    rank: int
+    alpha: float
+    rslora: bool
+    biased: bool
+
+
+class Sized(NamedTuple):
+    """One module, looked at but not read: its name in the base, tensors by leaf, rank and alpha."""
+
+    module: str
+    keys: Mapping[str, str]
+    rank: int
+    alpha: float
+
+
 class Keyed(NamedTuple):
     """module of the file -> leaf -> the tensor's name; ignored: names of tensors that were asked to be left aside."""
 
@@ -41,18 +59,31 @@ def read_peft(
     names = peft_names.renamed(keyed.modules, shapes) if shapes is not None else Renamed()
     loras, zero = {}, []
     with limited():
-        for module in sorted(keyed.modules):
-            keys = keyed.modules[module]
-            _check(tensors, module, keys, names.in_base(module), shapes, config, file)
-            shape = shapes[names.in_base(module)] if shapes is not None else None
-            one = _lora(tensors, module, keys, shape, config, file)
-            loras[names.in_base(module)] = one
-            zero += [keys[leaf] for leaf, factor in ((A, one.a), (B, one.b)) if not factor.any()]
+        for sized in _sized(tensors, keyed, names, shapes, config, file):
+            one = _lora(tensors, sized, config)
+            loras[sized.module] = one
+            zero += [sized.keys[leaf] for leaf, factor in ((A, one.a), (B, one.b)) if not factor.any()]
         targeted = tuple(m for m in shapes or () if peft_config.targeted(config, names.in_file(m), file))
     if not any(_does_something(one) for one in loras.values()):
         first = keyed.modules[min(keyed.modules)]
         raise UserError(f"{tensors.path}: every lora_B is zero, {first[B]!r} first: it does nothing")
     return FoundLoras(loras, targeted, tuple(zero), keyed.ignored)
+
+
+def outlines(
+    tensors: Tensors, shapes: Mapping[str, tuple[int, int]], config: PeftConfig, file: str
+) -> dict[str, Outline]:
+    """What `read_peft` would read, by module of the base, from the file's header: no factor is read.
+
+    Raises UserError as `read_peft` does on names and shapes.
+    """
+    keyed = _keyed(tensors, config)
+    names = peft_names.renamed(keyed.modules, shapes)
+    with limited():
+        return {
+            sized.module: Outline(sized.rank, sized.alpha, config.rslora, BIAS in sized.keys)
+            for sized in _sized(tensors, keyed, names, shapes, config, file)
+        }
 
 
 def _does_something(one: Lora) -> bool:
@@ -120,24 +151,32 @@ def _check(
             raise UserError(f"{tensors.path}: tensor {lacking!r} is missing, its partner is there")
 
 
-def _lora(
+def _sized(
     tensors: Tensors,
-    module: str,
-    keys: Mapping[str, str],
-    shape: tuple[int, int] | None,
+    keyed: Keyed,
+    names: Renamed,
+    shapes: Mapping[str, tuple[int, int]] | None,
     config: PeftConfig,
     file: str,
-) -> Lora:
-    """The factors of a module; shapes are checked before anything is read, d and f only where they are known."""
-    r, alpha = peft_config.rank_and_alpha(config, module, file)
-    d, f = shape or (None, None)
-    _check_shape(tensors, keys[A], (r, d), r)
-    _check_shape(tensors, keys[B], (f, r), r)
-    if BIAS in keys:
-        _check_shape(tensors, keys[BIAS], tensors.shape(keys[B])[:1], r)
-    a, b, bias = (tensors.read(keys[leaf]) if leaf in keys else None for leaf in LEAVES)
+) -> Iterator[Sized]:
+    """Every module, checked before anything of it is read; d and f only where they are known."""
+    for module in sorted(keyed.modules):
+        keys, ours = keyed.modules[module], names.in_base(module)
+        _check(tensors, module, keys, ours, shapes, config, file)
+        r, alpha = peft_config.rank_and_alpha(config, module, file)
+        d, f = (None, None) if shapes is None else shapes[ours]
+        _check_shape(tensors, keys[A], (r, d), r)
+        _check_shape(tensors, keys[B], (f, r), r)
+        if BIAS in keys:
+            _check_shape(tensors, keys[BIAS], tensors.shape(keys[B])[:1], r)
+        yield Sized(ours, keys, r, alpha)
+
+
+def _lora(tensors: Tensors, sized: Sized, config: PeftConfig) -> Lora:
+    """The factors of a module."""
+    a, b, bias = (tensors.read(sized.keys[leaf]) if leaf in sized.keys else None for leaf in LEAVES)
     assert a is not None and b is not None
-    return Lora(a, np.ascontiguousarray(b.T), alpha, config.rslora, bias)
+    return Lora(a, np.ascontiguousarray(b.T), sized.alpha, config.rslora, bias)
 
 
 def _check_shape(tensors: Tensors, key: str, expected: tuple[int | None, ...], r: int) -> None:

@@ -21,7 +21,8 @@ Row = dict[str, Any]  # leaves of a stack by name, without `slot`: [s, …] of o
 class Stack(NamedTuple):
     """LoRAs of one linear, all adapted layers. Ranks below r are padded with zeros; scale is 0 where absent.
 
-    a [s, e, r, d], b [s, e, r, f], scale [s, e], present [s, e]; slot [l]; bias [s, e, f], None where no LoRA has one
+    a [s, e, r, d], b [s, e, r, f], scale [s, e], present [s, e]; slot [l]; bias [s, e, f], None where no LoRA has one.
+    Of experts that stay on disk (`open_pool`) a, b and bias are None.
     """
 
     a: Float[Array, "s e r d"]

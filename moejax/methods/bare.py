@@ -23,4 +23,4 @@ def any_kind(config: Config) -> str:
     return ""
 
 
-METHOD = Method(Card("base", "Base model", open=True), Config, adapt, kind=any_kind)
+METHOD = Method(Card("base", "Base model", open=True), Config, adapt, kind=any_kind, few=True)

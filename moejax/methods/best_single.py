@@ -69,4 +69,6 @@ def arrays(config: Config, base: Base, pool: Pool, fitted: Fitted) -> dict[str, 
     return member_arrays(base, pool, int(fitted.router["model"]["expert"]))
 
 
-METHOD = Method(CARD, Config, adapt, fit=fit, arrays=arrays, grants=needs, kind=chosen_kind, merge=merge)
+METHOD = Method(
+    CARD, Config, adapt, fit=fit, arrays=arrays, grants=needs, kind=chosen_kind, merge=merge, few=True
+)

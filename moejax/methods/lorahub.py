@@ -29,6 +29,7 @@ from moejax.experts.pool import Pool
 from moejax.fetch import fetch
 from moejax.loss import row_loss
 from moejax.models.base import Base
+from moejax.paged import for_batch, paged
 from moejax.places import LINEARS, Lora
 from moejax.survey import CARDS
 from moejax.train.rows import seed_of
@@ -93,10 +94,12 @@ def fit(config: Config, base: Base, pool: Pool, grants: Grants, work: Any) -> Fi
         return Fitted({"model": model, "places": {}, "knobs": {}}, pool.names, trained=len(experts))
 
     def make() -> dict[str, Any]:
-        adapted, batch = adapt(config, base), jax.tree.map(jnp.asarray, rows.take(index))
+        batch = jax.tree.map(jnp.asarray, rows.take(index))
 
         def score(w: Float[np.ndarray, "k"]) -> float:
-            loss = cross_entropy(METHOD.arrays(config, base, pool, fitted(w)), batch, adapted=adapted)
+            arrays = METHOD.arrays(config, base, pool, fitted(w))
+            adapted, arrays = paged(adapt(config, base), arrays, pool)
+            loss = cross_entropy(for_batch(arrays, batch), batch, adapted=adapted)
             return penalised(float(fetch(loss)), len(index), w, config)
 
         found = minimise(config.search, score, len(experts), config.bound, config.budget, work.seed)
@@ -122,4 +125,4 @@ def merge(config: Config, pool: Pool, fitted: Fitted) -> tuple[Float[np.ndarray,
     return weights, config.merge
 
 
-METHOD = Method(CARDS["lorahub"], Config, adapt, fit=fit, merge=merge)
+METHOD = Method(CARDS["lorahub"], Config, adapt, fit=fit, merge=merge, few=True)

@@ -197,6 +197,6 @@ def contrast(
 
 METHOD = Method(
     CARDS["loraretriever"], Config, adapt, fit=fit, contribute=contribute, contributed=("samples",), grants=needs,
-    handed=handed, extend=extend, query=True,
+    handed=handed, extend=extend, query=True, few=True,
     modes={"centroids": infobox("Custom Private None Example Model Sparse Output/Parameter ID/OOD Zero-Shot")},
 )  # fmt: skip

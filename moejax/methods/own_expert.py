@@ -35,4 +35,4 @@ def fit(config: Config, base: Base, pool: Pool, grants: Grants, work: Any) -> Fi
     return nothing_fitted(config, base, routable(pool), grants, work)
 
 
-METHOD = Method(CARD, Config, adapt, fit=fit, kind=chosen_kind)
+METHOD = Method(CARD, Config, adapt, fit=fit, kind=chosen_kind, few=True)

@@ -9,6 +9,7 @@ from jaxtyping import Array, Int
 
 from moejax.models.layers import MLP, Attention, BlockConfig, Join
 from moejax.models.norms import make_norm
+from moejax.models.remat import Remat, rematerialised
 from moejax.models.stream import Context, Stream
 from moejax.types import PyTree
 
@@ -43,13 +44,14 @@ class Block(nn.Module):
         return Stream(self.mlp_join(x, h), cache), None
 
 
-def stacked(config: BlockConfig, remat: bool, block: type[nn.Module] = Block, **fields: Any) -> nn.Module:
+def stacked(config: BlockConfig, remat: Remat, block: type[nn.Module] = Block, **fields: Any) -> nn.Module:
     """Blocks under one scan, parameters stacked on a leading layer axis, called (stream, ctx, layers [l]).
 
+    remat: what a block computes again in the backward pass (`remat`).
     block, fields: another kind of block, called alike, and what it is made with beside the config.
     Every collection rides the layer axis, so that collections the base never heard of reach the blocks.
     """
-    body = nn.remat(block, prevent_cse=False) if remat else block
+    body = rematerialised(block, remat)
     axes: Any = (nn.broadcast, 0)  # ctx for all, one number of `layers` for each
     scan = nn.scan(body, variable_axes={True: 0}, split_rngs={"params": True}, in_axes=axes)
     return scan(config, **fields)

@@ -11,6 +11,7 @@ from moejax.aggregation.rule import Formulation
 from moejax.models.block import stacked
 from moejax.models.layers import BlockConfig, Rotary, ScaledEmbed, make_dense
 from moejax.models.norms import Kind, make_norm
+from moejax.models.remat import Remat
 from moejax.models.stream import Cache, Context, Stream, advance, context
 from moejax.types import UserError
 
@@ -43,7 +44,7 @@ class DecoderConfig:
     tied: bool = False
     window: int | None = None
     dtype: str = "float32"
-    remat: bool = True
+    remat: Remat = True
     formulation: Formulation | None = None  # how routed experts are mixed; None: the quickest way
     norm: Kind = "rms"
     gated: bool = True

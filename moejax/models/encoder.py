@@ -11,6 +11,7 @@ from moejax.aggregation.rule import Formulation
 from moejax.models.block import stacked
 from moejax.models.layers import BlockConfig
 from moejax.models.norms import make_norm
+from moejax.models.remat import Remat
 from moejax.models.stream import Cache, Context, Stream, context
 from moejax.types import UserError
 
@@ -33,7 +34,7 @@ class EncoderConfig:
     activation: str = "gelu"
     eps: float = 1e-12
     dtype: str = "float32"
-    remat: bool = True
+    remat: Remat = True
     formulation: Formulation | None = None  # how routed experts are mixed; None: the quickest way
     temperature: float = 0.05
     offset: int = 0

@@ -13,6 +13,7 @@ from moejax.experts.whole import Leaf, Whole
 from moejax.models import t5
 from moejax.models.configs import Config, configure, hf_config
 from moejax.models.encoder import EncoderConfig
+from moejax.models.quantised import is_quantised, plain
 from moejax.models.seq2seq import Seq2SeqConfig
 from moejax.types import UserError
 
@@ -32,8 +33,8 @@ class Entry(NamedTuple):
 
 def as_stored(flat: Mapping[tuple[str, ...], Any], entry: Entry) -> np.ndarray:
     """A tensor from parameters by path, in its Hugging Face shape, float32."""
-    leaf = flat[entry.path] if entry.layer is None else flat[entry.path][entry.layer]
-    values = np.asarray(leaf, np.float32)
+    leaf = plain(flat[entry.path])
+    values = np.asarray(leaf if entry.layer is None else leaf[entry.layer], np.float32)
     return np.ascontiguousarray(values.T if entry.turned else values)
 
 
@@ -61,6 +62,7 @@ def whole_of(
 ) -> Whole:
     """All tensors of a base; a base that computes in fewer bits gives those of its folder, which are exact."""
     by_name = {entry.name: entry for entry in entries}
+    exact = config.dtype == "float32" and not any(map(is_quantised, flat.values()))
 
     @cache
     def files() -> dict[str, Stored]:
@@ -68,7 +70,7 @@ def whole_of(
         return stored(folder)
 
     def tensor(name: str) -> np.ndarray:
-        if config.dtype == "float32" or folder is None:
+        if exact or folder is None:
             return as_stored(flat, by_name[name])
         return files()[canonical(name) or ""].read().astype(np.float32)
 

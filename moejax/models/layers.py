@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from moejax.models.norms import HeadNorm, Kind, make_norm
+from moejax.models.quantised import product, promoted
 from moejax.models.rotary import Rotary, frequencies, rotate
 from moejax.models.stream import Cache, Context
 
@@ -65,8 +66,9 @@ class BlockConfig:
 
 
 def make_dense(features: int, bias: bool, dtype: str) -> nn.Dense:
-    """One linear site, parameters and result in `dtype`."""
-    return nn.Dense(features, use_bias=bias, dtype=jnp.dtype(dtype), param_dtype=jnp.dtype(dtype))
+    """One linear site, parameters and result in `dtype`; its kernel may be quantised."""
+    kind = jnp.dtype(dtype)
+    return nn.Dense(features, bias, kind, kind, promote_dtype=promoted, dot_general=product)
 
 
 class Attention(nn.Module):
@@ -205,7 +207,8 @@ class ScaledEmbed(nn.Module):
 
     def __call__(self, inputs: Int[Array, "b t"]) -> Float[Array, "b t d"]:
         """The scaled vectors of the tokens."""
-        return jnp.take(self.embedding, inputs, axis=0) * jnp.asarray(self.features**0.5, self.dtype)
+        vectors = jnp.take(self.embedding, inputs, axis=0).astype(self.dtype)
+        return vectors * jnp.asarray(self.features**0.5, self.dtype)
 
     def attend(self, query: Float[Array, "*b d"]) -> Float[Array, "*b v"]:
         """Products with all vectors, not scaled."""

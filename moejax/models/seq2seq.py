@@ -17,6 +17,7 @@ from moejax.aggregation.rule import Formulation
 from moejax.models.block import Block, stacked
 from moejax.models.distance import bucketed
 from moejax.models.layers import BlockConfig, Join, make_dense, make_norm
+from moejax.models.remat import Remat
 from moejax.models.stream import Cache, Context, Memory, Stream, advance, context
 from moejax.types import Batch, PyTree
 
@@ -45,7 +46,7 @@ class Seq2SeqConfig:
     shrunk: bool = False
     begin: int = 0
     dtype: str = "float32"
-    remat: bool = True
+    remat: Remat = True
     formulation: Formulation | None = None  # how routed experts are mixed; None: the quickest way
 
     @property

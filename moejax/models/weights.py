@@ -13,19 +13,21 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from moejax.experts.checkpoint import Stored, canonical, read_json, stored
+from moejax.experts.checkpoint import Stored, canonical
 from moejax.experts.homes import Homes
-from moejax.experts.links import inside
 from moejax.models import t5
 from moejax.models.base import Base, fingerprint, line, sealed
-from moejax.models.configs import Config, configure, family_of, hf_config
+from moejax.models.configs import Config, family_of, hf_config
 from moejax.models.decoder import Decoder, DecoderConfig
 from moejax.models.encoder import Encoder, EncoderConfig
 from moejax.models.entry import Entry, as_stored, whole_of
 from moejax.models.families import FAMILIES, Family
-from moejax.models.folder import locate, read_tokenizer
+from moejax.models.folder import read_tokenizer
 from moejax.models.names import LEAVES
+from moejax.models.quantised import Bits, quantised
 from moejax.models.seq2seq import Seq2Seq, Seq2SeqConfig
+from moejax.models.settings import opened
+from moejax.parallel.spread import put
 from moejax.types import PyTree, UserError
 
 Model = Encoder | Decoder | Seq2Seq
@@ -39,28 +41,31 @@ def make_model(config: Config) -> Model:
     return Encoder(config) if isinstance(config, EncoderConfig) else Decoder(config)
 
 
-def load(source: str | Path, dtype: str = "float32", sharding: Placing | None = None) -> Base:
+def load(
+    source: str | Path, dtype: str = "float32", sharding: Placing | None = None, bits: Bits | None = None
+) -> Base:
     """A base from a Hugging Face folder or hub name; `dtype` of parameters and arithmetic.
 
     Read tensor by tensor into one stacked leaf after the other, in `dtype`; each goes to its devices before the
-    next is begun. `sharding(path, shape)` says where, None: the default device.
+    next is begun. `sharding(path, shape)` says where, None: the default device; devices of other processes too. bits:
+    kernels of the layers are quantised there, each before the next is read.
     Raises UserError for a folder, config or file that is absent, damaged, disagreeing or asks for code.
     """
-    folder = locate(source)
-    config_file = inside(folder / "config.json")
-    config, files = configure(read_json(config_file), str(config_file), dtype), stored(folder)
-    model = make_model(config := _settled(config, files))
+    folder, config, files = opened(source, dtype)
+    model = make_model(config)
     shapes = _abstract(config)
     found: dict[tuple[str, ...], list[tuple[Entry, Stored]]] = {path: [] for path in shapes}
     for entry, tensor in _found(_entries(model, shapes), files, folder):
         found[entry.path].append((entry, tensor))
-    leaves: dict[tuple[str, ...], jax.Array] = {}
+    leaves: dict[tuple[str, ...], Any] = {}
     lines: list[str | None] = []
     for path, leaf in shapes.items():
         values = np.empty(leaf.shape, leaf.dtype)
         lines += [line(entry.name, entry.shape, _placed(values, entry, one)) for entry, one in found[path]]
         where = None if sharding is None else sharding("/".join(path), leaf.shape)
-        leaves[path] = jax.block_until_ready(jax.device_put(values, where))
+        leaf = jax.block_until_ready(put(values, where))
+        linear = path[0] in _depths(model) and path[-1] == "kernel"
+        leaves[path] = quantised(leaf, bits) if bits and linear else leaf
         del values
     return _base(model, _tree(leaves), sealed(lines), folder)
 
@@ -77,10 +82,8 @@ def _placed(leaf: np.ndarray, entry: Entry, tensor: Stored) -> Iterator[np.ndarr
 def faults(source: str | Path) -> Iterator[str]:
     """Everything for which `load` would refuse a base, a sentence each: all its tensors are read, none is kept."""
     try:
-        folder = locate(source)
-        config = configure(read_json(folder / "config.json"), str(folder / "config.json"))
-        files = stored(folder)
-        model = make_model(config := _settled(config, files))
+        folder, config, files = opened(source, "float32")
+        model = make_model(config)
     except UserError as error:
         yield str(error)
         return
@@ -91,11 +94,6 @@ def faults(source: str | Path) -> Iterator[str]:
                     pass
         except UserError as error:
             yield str(error)
-
-
-def _settled(config: Config, files: dict[str, Stored]) -> Config:
-    """The config with what only the files say: whether a T5 has a head of its own."""
-    return t5.with_head(config, files) if isinstance(config, Seq2SeqConfig) else config
 
 
 def _found(

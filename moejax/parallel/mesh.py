@@ -39,10 +39,10 @@ def sizes(config: MeshConfig, devices: int) -> tuple[int, int, int]:
     used = math.prod(fixed.values())
     said = " * ".join(f"{name} {size}" for name, size in fixed.items())
     if config.data is None and devices % used:
-        raise UserError(f"{said} does not divide the {devices} devices here: choose axes whose product does")
+        raise UserError(f"{said} does not divide the {devices} devices: choose axes whose product does")
     if config.data is not None and used != devices:
         raise UserError(
-            f"{said} = {used}, but there are {devices} devices here: leave mesh.data out, or make it fit"
+            f"{said} = {used}, but there are {devices} devices: leave mesh.data out, or make it fit"
         )
     return config.data or devices // used, config.expert, config.model
 

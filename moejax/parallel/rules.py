@@ -15,11 +15,11 @@ from moejax.types import PyTree
 Rules = Sequence[tuple[str, P]]
 
 _BASE: Rules = (  # kernels are [l, d, f]
-    (r"layers/(.*/)?(o|down)/kernel$", P(None, "model", "data")),
-    (r"layers/(.*/)?\w+/kernel$", P(None, "data", "model")),
+    (r"layers/(.*/)?(o|down)/kernel(/\w+)?$", P(None, "model", "data")),
+    (r"layers/(.*/)?\w+/kernel(/\w+)?$", P(None, "data", "model")),
     (r"layers/(.*/)?(q|k|v|qkv|up|gate|gate_up)/bias$", P(None, "model")),
     (r"embed/embedding$", P(("model", "data"))),  # [v, d]: rows are looked up, so they stay whole
-    (r"lm_head/kernel$", P("data", "model")),
+    (r"lm_head/kernel(/\w+)?$", P("data", "model")),
 )
 RULES: Rules = (
     *((rf"(^|/)params/(.*/)?(\w+_)?{pattern}", spec) for pattern, spec in _BASE),
@@ -80,6 +80,11 @@ def where(path: str, shape: tuple[int, ...]) -> NamedSharding | None:
     return None if mesh is None else NamedSharding(mesh, spec_of(path, shape, RULES, mesh))
 
 
+def of_base(path: str, shape: tuple[int, ...]) -> NamedSharding | None:
+    """`where` of a parameter of the base, by its own path."""
+    return where(f"params/{path}", shape)
+
+
 def placed(tree: PyTree, at: str = "", rules: Rules = RULES) -> PyTree:
     """The tree on the mesh that is set, every leaf where its rule says; where none is set, as it is."""
     mesh = _there()
@@ -118,7 +123,8 @@ def plan(tree: PyTree, mesh: Mesh | AbstractMesh, rules: Rules = RULES) -> list[
     for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
         name = named(path)
         spec = spec_of(name, leaf.shape, rules, mesh)
-        size = math.prod(leaf.shape) * leaf.dtype.itemsize
+        bits = 4 if leaf.dtype == "int4" else 8 * leaf.dtype.itemsize  # two of int4 lie in a byte
+        size = math.prod(leaf.shape) * bits // 8
         parts = math.prod(devices((axes,) if isinstance(axes, str) else axes or (), mesh) for axes in spec)
         group = re.sub(r"/[^/]+$", "", name)
         entry = found.setdefault((group, str(tuple(spec))), [0, 0])

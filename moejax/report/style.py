@@ -65,7 +65,7 @@ svg .zero{stroke:var(--quiet)}
 svg .middle{text-anchor:middle}
 svg .end{text-anchor:end}
 svg .whisker{stroke:var(--line);stroke-width:2}
-svg .dot{fill:var(--line)}
+svg .dot,svg .bar{fill:var(--line)}
 svg .own{fill:color-mix(in oklab,var(--c),#fff var(--lift))}
 svg .curve{fill:none;stroke:color-mix(in oklab,var(--c),#fff var(--lift));stroke-width:1.6;stroke-linejoin:round}
 .legend{display:flex;flex-wrap:wrap;gap:.2rem 1rem;max-width:none;align-items:center}

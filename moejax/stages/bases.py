@@ -16,7 +16,8 @@ from moejax.data.tasks import Task
 from moejax.data.word_tokenizer import word_tokenizer
 from moejax.models import minilm, weights
 from moejax.models.base import Base
-from moejax.parallel.rules import where
+from moejax.parallel import hosts
+from moejax.parallel.rules import of_base
 from moejax.stages.works import work_of
 from moejax.train.rows import ArrayRows
 from moejax.train.rows import stack as rows_stack
@@ -30,8 +31,8 @@ FOLDER = "base"  # of a run, where the decoder stands that it trained
 def load_base(config: Config, source: str) -> Base:
     """The base at `source`, and the model beside it.
 
-    Raises UserError when one cannot be read or has no tokenizer, when one is an encoder and the other a decoder, or
-    when their tokenizers differ.
+    Raises UserError when one cannot be read or has no tokenizer, when they are of different kinds, or when their
+    tokenizers differ.
     """
     base = _read(source, config)
     if not config.base.beside:
@@ -50,19 +51,12 @@ def load_base(config: Config, source: str) -> Base:
 
 
 def _a(kind: str) -> str:
-    return {"encoder": "an encoder", "decoder": "a decoder"}.get(kind, kind)
+    return {"encoder": "an encoder", "decoder": "a decoder", "seq2seq": "a seq2seq"}.get(kind, kind)
 
 
 def _read(name: str, config: Config) -> Base:
     source = minilm.installed() if name == "minilm" else name
-    base = weights.load(
-        source, dtype=config.base.dtype, sharding=lambda path, shape: where(f"params/{path}", shape)
-    )
-    if base.kind == "seq2seq":
-        raise UserError(
-            f"{source} reads with an encoder and answers with a decoder: train.py and eval.py take one or the other "
-            "(BERT, Llama, …); such a base is used from Python and by generate.py"
-        )
+    base = weights.load(source, dtype=config.base.dtype, sharding=of_base, bits=config.base.quantise)
     chosen = {"remat": config.base.remat, "formulation": config.base.formulation}
     settings = replace(base.model.config, **chosen)  # pyright: ignore[reportAttributeAccessIssue]
     return replace(base, model=type(base.model)(settings))
@@ -87,11 +81,11 @@ def trained(
         tokenizer = word_tokenizer(tasks.values())
         rows = _rows([tasks[name] for name in public], tokenizer, config.data.window)
         made = from_nothing(rows, len(tokenizer), recipe, work)
-        weights.save(made, folder)
-        tokenizer.save_pretrained(str(folder))
+        hosts.write(lambda: weights.save(made, folder))
+        hosts.write(lambda: tokenizer.save_pretrained(str(folder)))
         seconds = time.perf_counter() - start
         run.mark(FOLDER, {"seconds": seconds})
-        shutil.rmtree(work.folder, ignore_errors=True)
+        hosts.write(lambda: shutil.rmtree(work.folder, ignore_errors=True))
         console.print(
             f"a decoder of {len(tokenizer)} words, trained on {len(rows)} public rows in {seconds:.0f} s"
         )

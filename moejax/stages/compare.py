@@ -1,6 +1,6 @@
 """The stages of eval.py: every method answers the test rows, and the results of all are put side by side."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -23,6 +23,8 @@ from moejax.evaluate.told import told
 from moejax.experts.pool import Pool
 from moejax.method_row import MethodRow, short
 from moejax.methods import load
+from moejax.paged import for_batch, paged
+from moejax.parallel import hosts
 from moejax.stages.make import TARGET, key_of, pool_for
 from moejax.stages.make import asked as asked_for
 from moejax.stages.scene import Scene, joined
@@ -31,7 +33,7 @@ from moejax.train import tree_file
 from moejax.train.outcomes import members, outcomes
 from moejax.train.rows import ArrayRows
 from moejax.train.run_folder import RunFolder, read_json
-from moejax.types import UserError
+from moejax.types import PyTree, UserError
 
 
 class Applied(NamedTuple):
@@ -42,7 +44,7 @@ class Applied(NamedTuple):
 
     task: str
     adapted: Adapted
-    arrays: dict[str, Any]
+    arrays: PyTree
     experts: tuple[str, ...]
     test: ArrayRows
     asked: Asked | None = None
@@ -60,15 +62,17 @@ def applied(config: Config, scene: Scene, pool: Pool, run: RunFolder, row: Metho
     """A row of the table on each task that it applies to, by the router that was fitted for it."""
     method, pool = load(row.name), pool_for(row, pool)
     needs = method.needs(row.config)
-    adapted, known = method.adapt(row.config, scene.top), {}
+    known: dict[str | None, tuple[Adapted, Any, tuple[str, ...]]] = {}
     for name in used_on(scene, row):
         target = name if needs & TARGET else None
         if target not in known:
             fitted, ordered = router_file.load(
                 run.router(row.label, target), method, row.config, scene.base, pool
             )
-            known = {target: (method.arrays(row.config, scene.top, ordered, fitted), ordered.names)}
-        (arrays, experts), test, asked = known[target], scene.rows[name]["test"], scene.asked.get(name)
+            arrays = method.arrays(row.config, scene.top, ordered, fitted)
+            known = {target: (*paged(method.adapt(row.config, scene.top), arrays, ordered), ordered.names)}
+        (adapted, arrays, experts), test = known[target], scene.rows[name]["test"]
+        asked = scene.asked.get(name)
         if "test_task" in needs:
             number = experts.index(scene.experts_of()[name])
             test, asked = owned(test, number), asked and asked.of_expert(number)
@@ -118,7 +122,7 @@ def answer(config: Config, scene: Scene, pool: Pool, run: RunFolder, row: Method
                 found[task] = {"choice": answers(adapted, arrays, test, how.batch)}
             price = price or _cost(config, scene, pool, adapted, arrays, test)
         assert price is not None
-        tree_file.save(path, found)
+        hosts.write(lambda: tree_file.save(path, found))
         done = {**price._asdict(), "curves": curves(looked, truths(scene)) if looked else None}
         run.mark(stage, done, key)
     return Answered(tree_file.load(path), Cost(done["time"], done["memory"]), done.get("curves"))
@@ -137,16 +141,14 @@ def _alone(config: Config, scene: Scene, pool: Pool, run: RunFolder) -> dict[str
     }
 
 
-def _cost(
-    config: Config, scene: Scene, pool: Pool, adapted: Any, arrays: Mapping[str, Any], test: ArrayRows
-) -> Cost:
+def _cost(config: Config, scene: Scene, pool: Pool, adapted: Any, arrays: PyTree, test: ArrayRows) -> Cost:
     bare = load("base")
     settings = bare.Config()
     plain = bare.arrays(settings, scene.top, pool, Fitted({"places": {}, "knobs": {}}, pool.names))
     index = np.arange(config.evaluation.batch) % len(test)
     batch = test.take(index)._replace(weight=np.ones(len(index), np.float32))
     batch = jax.tree.map(jnp.asarray, batch)
-    return cost(adapted, dict(arrays), bare.adapt(settings, scene.top), plain, batch)
+    return cost(adapted, for_batch(arrays, batch), bare.adapt(settings, scene.top), plain, batch)
 
 
 def compare(config: Config, scene: Scene, pool: Pool, run: RunFolder, console: Console) -> dict[str, Any]:

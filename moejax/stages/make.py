@@ -4,6 +4,8 @@ import shutil
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -18,6 +20,7 @@ from moejax.experts.report import LoadReport
 from moejax.method_row import MethodRow
 from moejax.methods import load
 from moejax.models.base import Base
+from moejax.parallel import hosts
 from moejax.stages.scene import SPARE, Scene
 from moejax.stages.works import work_of
 from moejax.train.bottlenecks import train_bottlenecks
@@ -73,16 +76,21 @@ def _trained(
             task = scene.tasks[name]
             info = {"task": name, "description": task.instruction, "init": "independent"}
             folder = run.inside(stage, name)
-            files.write(
-                folder, expert._replace(info=info), base.sites, fingerprint=base.fingerprint, homes=base.homes
+            done = expert._replace(info=info)
+            hosts.write(
+                partial(files.write, folder, done, base.sites, fingerprint=base.fingerprint, homes=base.homes)
             )
         run.mark(stage, {"seconds": time.perf_counter() - start})
-        shutil.rmtree(work.folder, ignore_errors=True)
+        _remove(work.folder)
     return read_pool(
         run.folder / stage, base.sites, base.shapes, base.layers, base.fingerprint,
         allow_base_mismatch=config.base.allow_mismatch, homes=base.homes,
         ignore_saved=config.base.ignore_saved_modules,
     )  # fmt: skip
+
+
+def _remove(folder: Path) -> None:
+    hosts.write(lambda: shutil.rmtree(folder, ignore_errors=True))
 
 
 def _check_room(run: RunFolder, base: Base, experts: int) -> None:
@@ -127,13 +135,13 @@ def contributions(config: Config, scene: Scene, pool: Pool, run: RunFolder, cons
             same = [load(r.name).extras(r.config) for r in rows(config) if r.name == row.name]
             needed = {on_disk(extra, scene.base) for extra in frozenset().union(*same)}
             pool = contributed(method, row.config, scene.top, pool, own, needed, where, work)
-            shutil.rmtree(work.folder, ignore_errors=True)
+            _remove(work.folder)
         elif run.done(stage, key := asked(row)) is None:
             start = time.perf_counter()
             given = method.contribute(row.config, scene.top, pool, own, work)
-            pool.with_extras(given).save_extras(run.folder / "experts")
+            hosts.write(partial(pool.with_extras(given).save_extras, run.folder / "experts"))
             run.mark(stage, {"seconds": time.perf_counter() - start}, key)
-            shutil.rmtree(work.folder, ignore_errors=True)
+            _remove(work.folder)
     return pool
 
 
@@ -176,7 +184,7 @@ def routers(config: Config, scene: Scene, pool: Pool, run: RunFolder, console: C
         trained, chosen = (fitted[0].trained, dict(fitted[0].chosen)) if fitted else (0, {})
         run.mark(stage, {"seconds": seconds, "trained": trained, "chosen": chosen}, key)
         for target in targets:
-            shutil.rmtree(work_of(config, run, *_place(row, target)).folder, ignore_errors=True)
+            _remove(work_of(config, run, *_place(row, target)).folder)
         console.print(f"{row.label}: fitted in {seconds:.0f} s", markup=False)
 
 
@@ -217,7 +225,8 @@ def _fit(
     work = work_of(config, run, *_place(row, target)).within(digest(key_of(row, pool)))
     allowed = pool.allow(*method.extras(row.config))
     fitted = method.fit(row.config, scene.top, allowed, grants, work)
-    router_file.save(run.router(row.label, target), method, row.config, scene.base, pool, fitted)
+    where = run.router(row.label, target)
+    hosts.write(lambda: router_file.save(where, method, row.config, scene.base, pool, fitted))
     return fitted
 
 

@@ -1,4 +1,4 @@
-"""The tasks of a run: made on the spot, of a folder or a TFDS set; prepared once, and cut to the config's sizes."""
+"""The tasks of a run: made on the spot, of a folder, a TFDS or a published set; prepared once, cut to its sizes."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -7,6 +7,7 @@ from moejax.config import MADE, Config
 from moejax.data import generated, prepared
 from moejax.data import rules as rule_tasks
 from moejax.data.folder import named, read_folder
+from moejax.data.read_hub_set import read_hub_sets
 from moejax.data.tasks import SPLITS, Task
 from moejax.data.tfds_sets import read_tfds
 from moejax.evaluate.owners import Experts, split_tasks
@@ -40,8 +41,7 @@ def read_tasks(
             ]
             names = [task.name for task in found if task.name not in names]
             held_in, held_out = split_tasks(names, experts or {}, held_in, held_out)
-    limits = {"train": data.train_rows, "validation": data.validation_rows, "test": data.test_rows}
-    cut = {}
+    limits, cut = _limits(config), {}
     for task in found:
         rows = {split: task.rows[split][: limits[split]] for split in SPLITS}
         cut[task.name] = replace(task, rows=rows | {"test": rows[config.evaluation.split]})
@@ -56,11 +56,20 @@ def read_tasks(
     return held_in, held_out, {name: cut[name] for name in names + public}
 
 
+def _limits(config: Config) -> dict[str, int | None]:
+    """Most rows of each split."""
+    data = config.data
+    return {"train": data.train_rows, "validation": data.validation_rows, "test": data.test_rows}
+
+
 def _given(config: Config, names: tuple[str, ...] | None, folder: Path) -> tuple[Task, ...]:
-    """Tasks of a prepared TFDS set, or of a folder of JSONL (None: all), which is prepared once for each content."""
+    """Tasks of a TFDS set; or of a folder of JSONL (None: all) or of published sets, prepared once for each content."""
     data = config.data
     if data.source.startswith("tfds:"):
         given = read_tfds(data.source.removeprefix("tfds:"), data.fields, data.folder)
         found = {task.name: task for task in given}
         return tuple(named(name, found, data.source) for name in names or ())
+    if data.source.startswith("hub:"):
+        given = read_hub_sets(data.source, data.folder or "", names or (), _limits(config))
+        return prepared.read_prepared(prepared.prepare(given, folder))
     return prepared.read_prepared(prepared.prepare(read_folder(data.folder or "", names), folder))

@@ -4,6 +4,7 @@ import json
 import os
 import time
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,13 +17,15 @@ from moejax.evaluate import routing
 from moejax.experts.pool import Pool
 from moejax.fetch import fetch
 from moejax.method_row import MethodRow
+from moejax.paged import for_batch
+from moejax.parallel import hosts
 from moejax.report.page import page
 from moejax.stages.compare import applied, used_on
 from moejax.stages.make import key_of
 from moejax.stages.scene import Scene
 from moejax.train.rows import ArrayRows
 from moejax.train.run_folder import RunFolder, as_json, read_json, write_json
-from moejax.types import Batch
+from moejax.types import Batch, UserError
 
 ROWS, TEXTS = 64, 6  # looked at in all, and of these shown token by token
 
@@ -44,7 +47,7 @@ def gather(config: Config, scene: Scene, pool: Pool, run: RunFolder) -> Parts:
         if made is None or "not_applicable" in made:
             continue
         if run.done(stage, key) is None:
-            write_json(path, _record(config, scene, pool, run, row))
+            hosts.write(partial(write_json, path, _record(config, scene, pool, run, row)))
             run.mark(stage, key=key)
         found[row.label] = read_json(path)
     return Parts(read_metrics(run.folder / "metrics.jsonl"), found)
@@ -56,6 +59,8 @@ def _record(config: Config, scene: Scene, pool: Pool, run: RunFolder, row: Metho
     if not names:
         return {"none": "no task here is of the kind that it is for"}
     looked, shown, each = spread(names, ROWS), spread(names, TEXTS), max(1, ROWS // len(names))
+    if config.pool_slots is not None:
+        each = min(each, config.evaluation.batch)
     seen: dict[str, routing.Seen] = {}
     batches: dict[str, Batch] = {}
     experts: dict[int, str] = {}
@@ -63,12 +68,17 @@ def _record(config: Config, scene: Scene, pool: Pool, run: RunFolder, row: Metho
         if task not in looked:
             continue
         batch = some_rows(test, each)
-        found = routing.look(arrays, jax.tree.map(jnp.asarray, batch), adapted=adapted)
+        try:
+            given = for_batch(arrays, batch)
+        except UserError as error:  # rows from all over a task may choose more than a batch of neighbours
+            return {"none": str(error)}
+        found = routing.look(given, jax.tree.map(jnp.asarray, batch), adapted=adapted)
         if not found.sites:
             return {"none": "its forward uses no expert, so nothing is routed"}
         experts = routing.named(arrays["bank"], known)
         if len(experts) < 2:
             return {"none": "one adapter serves every request, so nothing is routed"}
+        found = routing.over_all(found, arrays)
         batches[task], seen[task] = batch, found
     seen, texts = dict(zip(seen, fetch(list(seen.values())), strict=True)), []  # in the order of the tasks
     for task in (task for task in seen if task in shown and seen[task].each.ndim == 3):
@@ -113,15 +123,19 @@ def words(tokenizer: Any, ids: Sequence[int]) -> list[str]:
 
 def write(folder: Path, results: Mapping[str, Any], parts: Parts, command: str = "", note: str = "") -> Path:
     """Write report.html beside results.json, whole or not at all."""
-    made = {"command": command, "date": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()), "note": note}
     path = folder / "report.html"
+    hosts.write(lambda: _write(path, results, parts, command, note))
+    return path
+
+
+def _write(path: Path, results: Mapping[str, Any], parts: Parts, command: str, note: str) -> None:
+    made = {"command": command, "date": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()), "note": note}
     part = path.with_name(f"{path.name}.{os.getpid()}.part")
     try:
         part.write_text(page(as_json(results), parts.metrics, parts.routing, made), encoding="utf-8")
         os.replace(part, path)
     finally:
         part.unlink(missing_ok=True)
-    return path
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:

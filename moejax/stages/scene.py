@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 from rich.console import Console
 
@@ -19,12 +20,16 @@ from moejax.evaluate import owners
 from moejax.evaluate.asked import Asked, ask
 from moejax.evaluate.labels import label_vectors
 from moejax.evaluate.owners import NoRows, OwnData, experts_of, said_tasks
-from moejax.experts.pool import Pool, read_pool
+from moejax.experts.member import OnBase
+from moejax.experts.open_pool import open_pool
+from moejax.experts.pool import Pool, folders_of, read_pool
 from moejax.experts.report import LoadReport
 from moejax.methods import load
 from moejax.models import minilm, weights
 from moejax.models.base import Base
 from moejax.models.block import slice_layers
+from moejax.parallel import hosts
+from moejax.parallel.agree import agree
 from moejax.stages.bases import load_base, trained
 from moejax.stages.read_tasks import read_tasks
 from moejax.train import contributed, features
@@ -40,7 +45,7 @@ class Scene(NamedTuple):
     """`base` is whole; `top` has its layers from the lowest adapted one up, and rows carry what enters them.
 
     tasks_of: expert -> the held-in task that is its own. given: experts that were not trained here, as read.
-    asked: of a decoder, the test rows as it is asked.
+    asked: of a base that writes, the test rows as it is asked.
     """
 
     base: Base
@@ -87,6 +92,8 @@ def make_scene(config: Config, run: Any, console: Console) -> Scene:
     base = load_base(config, _source(config, run, console))
     given = None if config.pool is None else _read_given(config.pool, config, base)
     experts = None if given is None else said_tasks(given[0])
+    if given is not None:
+        agree(experts={name: info["hash"] for name, info in zip(given[0].names, given[0].infos, strict=True)})
     held_in, held_out, tasks = read_tasks(config, run.folder / "data", experts)
     tasks_of = {name: name for name in held_in} if experts is None else owners.tasks_of(experts, held_in)
     for line in owners.said(experts, tasks_of, held_in, held_out) if experts is not None else ():
@@ -114,8 +121,8 @@ def make_scene(config: Config, run: Any, console: Console) -> Scene:
     lowest = min(config.experts.layers or (0,))
     if given is not None:
         given, lowest = (contributed.marked(given[0], tasks_of), given[1]), given[0].lowest
-    if any(one.requests for one in asked.values()):
-        lowest = 0  # what is written runs through all layers
+    if base.kind == "seq2seq" or any(one.requests for one in asked.values()):
+        lowest = 0  # what is written runs through all layers, and a seq2seq is run whole
     top, whole = _upper(base, whole, lowest, run, console)
     words = [said(row.input, row.instruction) for *_, some in parts for row in some]
     queried = any(load(row.name).query for row in rows(config))
@@ -175,7 +182,14 @@ def _embedder(config: Config, base: Base, run: Any, console: Console) -> Embedde
 
 
 def _read_given(folder: str, config: Config, base: Base) -> Given:
-    """Experts that were trained elsewhere. Raises UserError as `read_pool` does."""
+    """Experts that were trained elsewhere. Raises UserError as `read_pool` and `open_pool` do."""
+    if config.pool_slots is not None:
+        known = OnBase(
+            base.sites, base.shapes, base.fingerprint, config.base.allow_mismatch, base.homes,
+            config.base.ignore_saved_modules,
+        )  # fmt: skip
+        experts = [(path.name, path) for path in folders_of(Path(folder))]
+        return open_pool(experts, known, base.layers, config.pool_slots)
     return read_pool(
         folder, base.sites, base.shapes, base.layers, base.fingerprint,
         allow_base_mismatch=config.base.allow_mismatch, homes=base.homes,
@@ -189,8 +203,11 @@ def _upper(base: Base, whole: Batch, lowest: int, run: Any, console: Console) ->
         return base, whole
     settings = base.model.config
     size = features.size(whole, settings.width)
-    path = run.share(f"features-{features.key(whole, base.fingerprint, settings.dtype, lowest)}.npy")
-    _check_room(path, size)
+    numbers = " ".join(
+        sorted({str(leaf.dtype) for leaf in jax.tree.leaves(base.params)})
+    )  # int8 too, if quantised
+    path = run.share(f"features-{features.key(whole, base.fingerprint, numbers, lowest)}.npy")
+    hosts.first(lambda: _check_room(path, size))
     console.print(f"activations below layer {lowest}: {size / 1e6:.0f} MB in {path}")
     cached = features.features(base.model, base.params, whole, lowest, path, progress=console.is_terminal)
     top = replace(base, params=slice_layers(base.params, lowest, base.layers))

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import jax
 
@@ -19,9 +20,14 @@ def ahead(stream: Callable[[int], PyTree], first: int, steps: int) -> Iterator[I
     """
     import grain
 
-    made = grain.MapDataset.range(first, steps).map(lambda number: jax.device_put(stream(int(number))))
+    made = grain.MapDataset.range(first, steps).map(lambda number: jax.tree.map(_sent, stream(int(number))))
     found = iter(made.to_iter_dataset(grain.ReadOptions(num_threads=1, prefetch_buffer_size=AHEAD)))
     try:
         yield found
     finally:
         found.close()
+
+
+def _sent(leaf: Any) -> jax.Array:
+    """On the device; what lies on devices, of other processes too, stays there."""
+    return leaf if isinstance(leaf, jax.Array) else jax.device_put(leaf)

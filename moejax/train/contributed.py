@@ -5,6 +5,7 @@ import json
 import time
 from collections.abc import Collection, Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,6 +14,7 @@ from moejax.experts import extras
 from moejax.experts.folder import EXTRAS, SAMPLES
 from moejax.experts.pool import Pool, slots_of
 from moejax.models.base import Base
+from moejax.parallel import hosts
 from moejax.train.run_folder import RunFolder, as_json
 from moejax.train.work import Work
 
@@ -70,9 +72,7 @@ def contributed(
         start, some = time.perf_counter(), pool.take(todo)
         work = work.within(digest([stage.key, {name: keys[name] for name in todo}]))
         given = method.contribute(config, base, some, {name: own[name] for name in todo}, work)
-        for name in todo:
-            run.inside("extras", name).mkdir(parents=True, exist_ok=True)
-        some.with_extras(given).save_extras(run.folder / "extras")
+        hosts.write(partial(_save, run, some.with_extras(given)))
         seconds = before["seconds"] + time.perf_counter() - start
         made = before["experts"] | {name: keys[name] for name in todo}
         run.mark(stage.name, {"seconds": seconds, "experts": made}, stage.key)
@@ -85,6 +85,12 @@ def contributed(
 def _key(info: Mapping[str, Any]) -> list[Any]:
     """What an expert's extras depend on beside the method: its weights, and whose rows are its own."""
     return [info["hash"], info["own"]["task"]]
+
+
+def _save(run: RunFolder, pool: Pool) -> None:
+    for name in pool.names:
+        run.inside("extras", name).mkdir(parents=True, exist_ok=True)
+    pool.save_extras(run.folder / "extras")
 
 
 def _read(run: RunFolder, name: str, extra: str, pool: Pool) -> Any:

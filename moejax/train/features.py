@@ -13,12 +13,14 @@ from pathlib import Path
 import flax.linen as nn
 import jax
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 from tqdm import tqdm
 
 from moejax.adapted import prefix
 from moejax.fetch import behind
 from moejax.models.like_length import like_length
+from moejax.parallel import hosts
+from moejax.parallel.spread import by_rows, spread
 from moejax.types import Batch, PyTree
 
 
@@ -50,29 +52,43 @@ def features(
     real token sees. Mapped from the file, so that memory holds only what is used.
     Raises OSError when there is no room for them: it is taken before the first is computed.
     """
-    if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_name(path.name + f".{os.getpid()}.part")
+    if not hosts.first(path.exists):
+        part, sharding = path.with_name(path.name + f".{os.getpid()}.part"), by_rows()
         rows, t = whole.tokens.shape
-        store = np.lib.format.open_memmap(
-            part, "w+", np.dtype(model.config.dtype), (rows, t, model.config.width)
+        stores: list[np.memmap] = []  # of process 0 alone
+        hosts.write(
+            lambda: stores.append(_store(part, (rows, t, model.config.width), np.dtype(model.config.dtype)))
         )
-        _take_room(part)
         ends = t - np.argmax(whole.mask[:, ::-1], axis=1)  # the place after each row's last real token
         total, off = -(-rows // batch), not progress
 
         def below() -> Iterator[tuple[np.ndarray, Array]]:
             for index, wide in like_length(ends, batch):
                 width, full = min(t, wide), np.pad(index, (0, batch - len(index)), mode="edge")
-                some = Batch(*(leaf[full, :width] for leaf in (whole.tokens, whole.mask, whole.prompt)))
+                some = spread(partial(_some, whole, full, width), batch, sharding)
                 yield index, _below(params, some, model=model, lowest=lowest)
 
         for index, found in tqdm(behind(below()), "features", total, unit="batch", disable=off):
-            store[index, : found.shape[1]] = found[: len(index)]
-        store.flush()
-        del store
-        os.replace(part, path)
+            for store in stores:
+                store[index, : found.shape[1]] = found[: len(index)]
+        for store in stores:
+            store.flush()
+        stores.clear()
+        hosts.write(lambda: os.replace(part, path))
     return np.load(path, mmap_mode="r").view(model.config.dtype)  # numpy forgets the name of bfloat16
+
+
+def _some(whole: Batch, rows: np.ndarray, width: int, numbers: Int[np.ndarray, "n"]) -> Batch:
+    """What these of the rows are, as far as they are read."""
+    return Batch(*(leaf[rows[numbers], :width] for leaf in (whole.tokens, whole.mask, whole.prompt)))
+
+
+def _store(path: Path, shape: tuple[int, ...], dtype: np.dtype) -> np.memmap:
+    """A file of that size, mapped."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    store = np.lib.format.open_memmap(path, "w+", dtype, shape)
+    _take_room(path)
+    return store
 
 
 def _take_room(path: Path) -> None:

@@ -17,12 +17,14 @@ class Optimiser:
     """Steps of training."""
     warmup: float = 0.1
     """Share of the steps in which the rate rises from 0."""
-    schedule: Literal["cosine", "constant"] = "cosine"
-    """After the warm-up, the rate falls to 0 as a cosine, or stays."""
+    schedule: Literal["cosine", "linear", "constant"] = "cosine"
+    """After the warm-up, the rate falls to 0 as a cosine or in a line, or stays."""
     decay: float = 0.0
     """Weight decay, as AdamW has it."""
     clip: float | None = 1.0
     """Global norm of a gradient, of each expert apart where experts train together; None: not bounded."""
+    accumulate: int = 1
+    """Parts in which a batch is taken, one after another, with one step after them: so much less memory."""
 
 
 @cache
@@ -34,9 +36,8 @@ def transformation(optimiser: Optimiser) -> optax.GradientTransformation:
             0.0, optimiser.rate, rise, max(optimiser.steps, rise + 1), 0.0
         )
     else:
-        rate = optax.join_schedules(
-            [optax.linear_schedule(0.0, optimiser.rate, rise), optax.constant_schedule(optimiser.rate)],
-            [rise],
-        )
+        falls = optax.linear_schedule(optimiser.rate, 0.0, max(optimiser.steps - rise, 1))
+        after = falls if optimiser.schedule == "linear" else optax.constant_schedule(optimiser.rate)
+        rate = optax.join_schedules([optax.linear_schedule(0.0, optimiser.rate, rise), after], [rise])
     bound = [] if optimiser.clip is None else [optax.clip_by_global_norm(optimiser.clip)]
     return optax.chain(*bound, optax.adamw(rate, weight_decay=optimiser.decay))

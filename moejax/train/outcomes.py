@@ -23,6 +23,7 @@ from moejax.experts.merge_deltas import patched, task_vector
 from moejax.experts.pool import Pool
 from moejax.fetch import fetch
 from moejax.models.base import Base
+from moejax.paged import for_batch, paged
 from moejax.places import EXPERTS, evenly, one_member
 from moejax.train.accuracy import graded
 from moejax.train.rows import batches
@@ -91,17 +92,14 @@ def outcomes(
 
     def make() -> dict[str, Any]:
         ready = replace(pool, bank=on_device(pool.bank))
-        every, found = [(alone(base, m), arrays(base, ready, m)) for m in ran], []
-        for batch, real in batches(rows, at_once):
-            given = jax.tree.map(jnp.asarray, batch)
-            own = {True: given, False: given._replace(prefix=None)}
-            each = [
-                _alone(one, own[m != -3], adapted=adapted)
-                for m, (adapted, one) in zip(ran, every, strict=True)
-            ]
-            found.append((each, real))
-        parts = [np.stack(each, axis=1)[..., :real] for each, real in fetch(found)]
-        choice, right, likelihood = np.concatenate(parts, axis=2)
+        found = []
+        for m in ran:  # a member at a time, so that an expert on disk is brought in once
+            adapted, one = paged(alone(base, m), arrays(base, ready, m), pool)
+            for batch, real in batches(rows, at_once):
+                given = batch._replace(prefix=None) if m == -3 else batch
+                found.append((_alone(for_batch(one, given), given, adapted=adapted), real))
+        columns = np.concatenate([part[:, :real] for part, real in fetch(found)], axis=1)
+        choice, right, likelihood = columns.reshape(3, len(ran), -1)
         return {"choice": choice.T.astype(np.int32), "right": right.T, "likelihood": likelihood.T}
 
     return Outcomes(**work.shared(f"outcomes-{_key(base, pool, rows, ran)}", make))

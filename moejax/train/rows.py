@@ -6,11 +6,35 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from jax.sharding import NamedSharding
+from jaxtyping import Int
 
 from moejax.contract import Rows
+from moejax.parallel.spread import by_rows, spread
 from moejax.types import Batch
 
 Stream = Callable[[int], Batch]  # the batch of a step: random access, so a resumed run sees the same batches
+
+
+@dataclass(frozen=True, eq=False)
+class Drawn:
+    """A stream of batches of `size` rows; `read(step, numbers)` reads those of a step that have these numbers in it."""
+
+    size: int
+    read: Callable[[int, Int[np.ndarray, "n"]], Batch]
+
+    def __call__(self, step: int) -> Batch:
+        return self.read(step, np.arange(self.size))
+
+
+def over(stream: Stream, step: int, sharding: NamedSharding | None) -> Batch:
+    """The batch of a step over the devices of all processes, each of which reads its own rows (`parallel.spread`).
+
+    A stream that is a plain function is read whole by each.
+    """
+    if not isinstance(stream, Drawn):
+        return stream(step)
+    return spread(lambda numbers: stream.read(step, numbers), stream.size, sharding)
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,13 +61,17 @@ class ArrayRows:
 def batches(rows: Rows, size: int) -> Iterator[tuple[Batch, int]]:
     """All rows once, in order, in batches of one shape: (batch, how many of its rows are real).
 
-    The last batch is filled by repeating its first row with weight 0.
+    The last batch is filled by repeating its first row with weight 0. Of several processes each reads its own rows.
     """
+    sharding = by_rows()
     for start in range(0, len(rows), size):
         real = min(size, len(rows) - start)
-        index = np.arange(start, start + size)
-        index[real:] = start
-        yield rows.take(index)._replace(weight=(np.arange(size) < real).astype(np.float32)), real
+
+        def read(numbers: Int[np.ndarray, "n"], start: int = start, real: int = real) -> Batch:
+            weight = (numbers < real).astype(np.float32)
+            return rows.take(start + np.where(numbers < real, numbers, 0))._replace(weight=weight)
+
+        yield spread(read, size, sharding), real
 
 
 def order(count: int, seed: int) -> Callable[[int], int]:
@@ -59,18 +87,18 @@ def seed_of(name: str, seed: int) -> int:
     return zlib.crc32(f"{seed}:{name}".encode()) & 0x7FFFFFFF
 
 
-def drawn(rows: Rows, size: int, seed: int) -> Stream:
+def drawn(rows: Rows, size: int, seed: int) -> Drawn:
     """Batches of `size` rows from an endless shuffled pass."""
     at = order(len(rows), seed)
 
-    def batch(step: int) -> Batch:
-        index = np.array([at(step * size + i) for i in range(size)])
-        return rows.take(index)._replace(weight=np.ones(size, np.float32))
+    def read(step: int, numbers: Int[np.ndarray, "n"]) -> Batch:
+        index = np.array([at(step * size + i) for i in numbers.tolist()])
+        return rows.take(index)._replace(weight=np.ones(len(numbers), np.float32))
 
-    return batch
+    return Drawn(size, read)
 
 
-def bound(rows: Mapping[str, Rows], names: Sequence[str], each: int, seed: int) -> Stream:
+def bound(rows: Mapping[str, Rows], names: Sequence[str], each: int, seed: int) -> Drawn:
     """Batches of `each` rows an expert, side by side, every row bound to its own expert by `Batch.expert`.
 
     Each expert's rows come from its own shuffled pass, seeded by its name: the same whether trained together or
@@ -78,14 +106,15 @@ def bound(rows: Mapping[str, Rows], names: Sequence[str], each: int, seed: int) 
     """
     streams = [drawn(rows[name], each, seed_of(name, seed)) for name in names]
 
-    def batch(step: int) -> Batch:
-        joined = stack([stream(step) for stream in streams])
-        return joined._replace(expert=np.repeat(np.arange(len(names), dtype=np.int32), each))
+    def read(step: int, numbers: Int[np.ndarray, "n"]) -> Batch:
+        owner = numbers // each
+        parts = [streams[e].read(step, numbers[owner == e] % each) for e in np.unique(owner).tolist()]
+        return stack(parts)._replace(expert=owner.astype(np.int32))
 
-    return batch
+    return Drawn(each * len(names), read)
 
 
-def pooled(rows: Mapping[str, Rows], names: Sequence[str], size: int, seed: int) -> Stream:
+def pooled(rows: Mapping[str, Rows], names: Sequence[str], size: int, seed: int) -> Drawn:
     """Batches of `size` rows from all experts' rows in one shuffled pass, with `Batch.expert` set.
 
     Which rows a batch holds depends on the set of names, not on their order.
@@ -95,13 +124,13 @@ def pooled(rows: Mapping[str, Rows], names: Sequence[str], size: int, seed: int)
     counts = np.cumsum([0] + [len(rows[name]) for name in ordered])
     at = order(int(counts[-1]), seed)
 
-    def batch(step: int) -> Batch:
-        index = np.array([at(step * size + i) for i in range(size)])
+    def read(step: int, numbers: Int[np.ndarray, "n"]) -> Batch:
+        index = np.array([at(step * size + i) for i in numbers.tolist()])
         owner = np.searchsorted(counts, index, side="right") - 1
         parts = [rows[ordered[e]].take(np.array([i - counts[e]])) for e, i in zip(owner, index, strict=True)]
-        return stack(parts)._replace(expert=place[owner], weight=np.ones(size, np.float32))
+        return stack(parts)._replace(expert=place[owner], weight=np.ones(len(numbers), np.float32))
 
-    return batch
+    return Drawn(size, read)
 
 
 def stack(parts: Sequence[Batch]) -> Batch:

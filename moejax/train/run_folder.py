@@ -11,13 +11,15 @@ import os
 import re
 import shutil
 from collections.abc import Collection, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from moejax.experts.journal import HIDDEN
 from moejax.experts.lock import locked
+from moejax.parallel import hosts
+from moejax.parallel.agree import agree
 from moejax.train.code_version import code_version
 from moejax.train.differences import differences
 from moejax.train.metrics import Metrics
@@ -29,7 +31,8 @@ class RunFolder:
     """An open run folder."""
 
     folder: Path
-    metrics: Metrics
+    metrics: Metrics | None
+    """None in a process that writes nothing: of several, process 0 writes for all."""
 
     @property
     def checkpoints(self) -> Path:
@@ -54,6 +57,10 @@ class RunFolder:
     def share(self, name: str) -> Path:
         """The path of a file whose name tells its content; linked to another seed's of the same code, if it has it."""
         path = self.inside(name)
+        hosts.write(lambda: self._link(path, name))
+        return path
+
+    def _link(self, path: Path, name: str) -> None:
         if not path.exists() and re.fullmatch(r"seed-\d+", self.folder.name):
             code = read_json(self.folder / "config.json")["keys"]["code"]
             for other in sorted(self.folder.parent.glob(f"seed-*/{name}")):
@@ -61,21 +68,26 @@ class RunFolder:
                     with suppress(OSError):  # a file system without links, or it has just been removed
                         os.link(other, path)
                         break
-        return path
 
     def log(self, record: Mapping[str, Any]) -> None:
         """One line of metrics.jsonl."""
-        self.metrics.write(record)
+        if self.metrics is not None:
+            self.metrics.write(record)
 
     def forget(self, step: int, **where: Any) -> None:
         """Drop the lines of metrics.jsonl that a loop wrote from `step` on."""
-        self.metrics.cut(step, **where)
+        if self.metrics is not None:
+            self.metrics.cut(step, **where)
 
     def bind(self, **keys: str) -> None:
         """Record what the run works on, as `data=hash, base=fingerprint`.
 
-        Raises UserError when the folder was made with another, naming both.
+        Raises UserError when the folder was made with another, or another process works on another, naming both.
         """
+        agree(**keys)
+        hosts.write(lambda: self._bind(keys))
+
+    def _bind(self, keys: Mapping[str, str]) -> None:
         path = self.folder / "config.json"
         record = read_json(path)
         known = {name: value for name, value in record["keys"].items() if name in keys}
@@ -86,32 +98,54 @@ class RunFolder:
     def done(self, stage: str, key: Any = None) -> dict[str, Any] | None:
         """What `mark` recorded for this stage, or None if it is still to do or was done under another key."""
         path = self.inside("stages", *f"{stage}.json".split("/"))
-        if not path.exists():
-            return None
-        record = read_json(path)
-        return record["payload"] if record["key"] == as_json(key) else None
+
+        def look() -> dict[str, Any] | None:
+            if not path.exists():
+                return None
+            record = read_json(path)
+            return record["payload"] if record["key"] == as_json(key) else None
+
+        return hosts.first(look)
 
     def mark(self, stage: str, payload: Mapping[str, Any] | None = None, key: Any = None) -> None:
         """Record that a stage is done, with a plain payload. Call it when the stage's files are whole."""
         record = {"key": key, "payload": dict(payload or {})}
-        write_json(self.inside("stages", *f"{stage}.json".split("/")), record)
+        path = self.inside("stages", *f"{stage}.json".split("/"))
+        hosts.write(lambda: write_json(path, record))
 
     def finish(self, results: Mapping[str, Any]) -> Path:
         """Write results.json."""
-        return write_json(self.folder / "results.json", results)
+        path = self.folder / "results.json"
+        hosts.write(lambda: write_json(path, results))
+        return path
 
 
 @contextmanager
 def open_run(
     folder: str | Path, config: Mapping[str, Any], free: Collection[str] = (), accept_code: bool = False
 ) -> Iterator[RunFolder]:
-    """Make or reopen a run folder, for this process alone.
+    """Make or reopen a run folder, for this process alone, or for all that run one command: process 0 holds it.
 
     free: dotted names of fields (or of records of fields) that may differ from what made the folder.
     Raises UserError when another config or other code made it, naming each field that differs; when it holds
     something else; when another process uses it; or when it cannot be written.
     """
-    folder = Path(folder)
+    folder, held = Path(folder), ExitStack()
+    metrics: list[Metrics] = []
+
+    def claim() -> None:
+        metrics.append(held.enter_context(_held(folder, as_json(config), free, accept_code)))
+
+    with held:
+        hosts.write(claim)
+        yield RunFolder(folder, metrics[0] if metrics else None)
+
+
+@contextmanager
+def _held(
+    folder: Path, config: dict[str, Any], free: Collection[str], accept_code: bool
+) -> Iterator[Metrics]:
+    """The folder made, locked, claimed and swept; its metrics."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -119,10 +153,10 @@ def open_run(
             f"the run folder {folder} cannot be made ({error.strerror}): give another --run"
         ) from error
     with locked(folder / "lock", folder, "wait for it, end it, or give another --run"):
-        _claim(folder, as_json(config), free, accept_code)
+        _claim(folder, config, free, accept_code)
         _sweep(folder)
         with Metrics(folder) as metrics:
-            yield RunFolder(folder, metrics)
+            yield metrics
 
 
 def _sweep(folder: Path) -> None:

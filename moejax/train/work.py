@@ -1,7 +1,6 @@
 """Work: where a fit keeps what it has done, so that a killed run goes on and ends in the same numbers."""
 
 import shutil
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,12 +13,15 @@ from tqdm import tqdm
 from moejax.adapted import Adapted
 from moejax.fetch import fetch
 from moejax.loss import row_loss
+from moejax.parallel import hosts
+from moejax.parallel.spread import by_rows, everywhere
 from moejax.train import tree_file
 from moejax.train.ahead import ahead
 from moejax.train.checkpoint import Checkpoints
+from moejax.train.due import Due
 from moejax.train.optimiser import Optimiser
-from moejax.train.rows import Stream, seed_of
-from moejax.train.step import Losses, Objective, State, begin, mean, train_step
+from moejax.train.rows import Drawn, Stream, over, seed_of
+from moejax.train.step import Losses, Objective, State, begin, check_parts, masters, mean, train_step
 from moejax.train.uninterrupted import uninterrupted
 from moejax.types import Batch, PRNGKey, PyTree, UserError
 
@@ -53,8 +55,9 @@ class Work:
     def memo(self, name: str, make: Callable[[], PyTree]) -> PyTree:
         """`make()` as nested dicts of numpy arrays, computed once and kept in the folder."""
         path = self.folder / f"{name}.safetensors"
-        if not path.exists():
-            tree_file.save(path, fetch(make()))
+        if not hosts.first(path.exists):
+            made = fetch(make())
+            hosts.write(lambda: tree_file.save(path, made))
         return tree_file.load(path)
 
     def shared(self, name: str, make: Callable[[], PyTree]) -> PyTree:
@@ -83,23 +86,24 @@ class Work:
         """
 
         def make() -> PyTree:
-            key = self.key(name)
+            key, whole, rows = self.key(name), everywhere(arrays), by_rows()
 
             def given(number: int) -> tuple[Batch, PRNGKey | None]:
-                return stream(number), jax.random.fold_in(key, number) if random else None
+                return over(stream, number, rows), jax.random.fold_in(key, number) if random else None
 
             def step(state: State, batch: tuple[Batch, PRNGKey | None]) -> tuple[State, jax.Array]:
                 return train_step(
-                    state, arrays, *batch, adapted=adapted, optimiser=optimiser, objective=objective,
+                    state, whole, *batch, adapted=adapted, optimiser=optimiser, objective=objective,
                     together=bool(together), record=record, losses=losses,
                 )  # fmt: skip
 
-            copied = jax.tree.map(jax.numpy.array, trainable)  # the state is donated, what it began as is not
-            start = begin(copied, optimiser, bool(together))
-            return self.loop(name, step, start, given, optimiser.steps, together).trainable
+            size = stream.size if isinstance(stream, Drawn) else len(stream(0).tokens)
+            check_parts(optimiser, size)
+            start = everywhere(begin(masters(trainable), optimiser, bool(together)))
+            return self.loop(name, step, start, given, optimiser.steps, together, size).trainable
 
         found = self.memo(name, make)
-        shutil.rmtree(self._checkpoints(name), ignore_errors=True)
+        hosts.write(lambda: shutil.rmtree(self._checkpoints(name), ignore_errors=True))
         return jax.tree.map(jax.numpy.asarray, found)
 
     def _checkpoints(self, name: str) -> Path:
@@ -113,22 +117,23 @@ class Work:
         stream: Callable[[int], Any],
         steps: int,
         experts: Sequence[str] = (),
+        rows: int = 0,
     ) -> State:
         """Run `step(state, stream(number)) -> (state, losses)` to `steps`, and read nothing of it but in reports.
 
         Saved every so often, when interrupted, and when `stream` fails; it is called ahead of the steps. The
-        checkpoints stay: who called removes them when the result is safe.
+        checkpoints, of the newest step and of the lowest loss between two saves, stay: who called removes them when
+        the result is safe. rows: of data in a step.
         """
         losses: list[tuple[int, jax.Array]] = []
-        with Checkpoints(self._checkpoints(name)) as checkpoints:
+        with Checkpoints(self._checkpoints(name), rows) as checkpoints:
             state = checkpoints.restore(state)
-            first, saved = int(fetch(state.step)), time.monotonic()
-            done = first
+            first = int(fetch(state.step))
+            done, due = first, Due(self.every, first)
             self.forget(first, name)
 
             def keep() -> None:
-                self._report(name, losses, experts)
-                checkpoints.save(done, state)
+                checkpoints.save(done, state, self._report(name, losses, experts))
 
             bar = tqdm(total=steps, initial=first, desc=name, unit="step", disable=not self.progress)
             with bar, ahead(stream, first, steps) as batches:
@@ -144,17 +149,20 @@ class Work:
                             losses.append((done, loss))
                             done += 1
                         bar.update()
-                        if time.monotonic() - saved > self.every:
-                            keep()
-                            saved = time.monotonic()
-                except (KeyboardInterrupt, SystemExit):
-                    keep()
+                        if due(done):
+                            with uninterrupted():  # half a save, too, would be lost
+                                keep()
+                            due.saved(done)
+                except (KeyboardInterrupt, SystemExit) as stop:
+                    if isinstance(stop, hosts.Stopped) or hosts.count() == 1:
+                        keep()  # several processes save at one step, or not at all
                     raise
             self._report(name, losses, experts)
         return state
 
-    def _report(self, name: str, losses: list[tuple[int, jax.Array]], experts: Sequence[str]) -> None:
-        """Log losses since the last report in one fetch; stop on one that is not finite."""
+    def _report(self, name: str, losses: list[tuple[int, jax.Array]], experts: Sequence[str]) -> float | None:
+        """Log losses since the last report in one fetch, and give their mean; stop on one that is not finite."""
+        means: list[float] = []
         for number, loss in fetch(losses):
             if not np.isfinite(loss).all():
                 where = f", expert {experts[int(np.argmin(np.isfinite(loss)))]!r}" if np.ndim(loss) else ""
@@ -163,5 +171,7 @@ class Work:
                     "(the last good save is kept)"
                 )
             own = loss[: len(experts)] if experts else loss  # without those that only pad to a mesh
-            self.log({"loop": name, "step": number, "loss": float(np.mean(own))})
+            means.append(float(np.mean(own)))
+            self.log({"loop": name, "step": number, "loss": means[-1]})
         losses.clear()
+        return float(np.mean(means)) if means else None

@@ -260,6 +260,36 @@ def test_a_fitted_router_answers_with_its_own_base_and_experts(ask, root, tmp_pa
     assert json.loads(ask(*words, *given))["experts"]["weights"] == found
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "mesh", [("--mesh.expert", "4"), ("--mesh.data", "1", "--mesh.expert", "2", "--mesh.model", "4")]
+)
+def test_over_a_mesh_the_answers_are_the_same(ask, mesh):
+    words = (PROMPT, "the bee ", "--method", "arrow(k=2)", *NEW)
+    assert ask(*words, *mesh) == ask(*words)
+    assert "mesh.expert 3 * mesh.model 1 does not divide the 8 devices" in ask(
+        *words, "--mesh.expert", "3", status=2
+    )
+
+
+def test_experts_that_stay_on_disk_answer_the_same(ask, root, tmp_path):
+    router = (
+        "--router",
+        str(routers(root, tmp_path) / "lorahub@new"),
+        "--json",
+        "--show-experts",
+        PROMPT,
+        *NEW,
+    )
+    assert ask(*router, "--pool-slots", "2") == ask(*router)
+    said = ask(PROMPT, "--method", "arrow", "--pool-slots", "2", status=2)
+    assert "arrow weighs all experts of the pool, and pool_slots leaves them on disk" in said
+    assert "--pool-slots is -1: expected 1 or more" in ask(PROMPT, "--pool-slots", "-1", status=2)
+    assert "one batch uses 2 experts, and pool_slots has room for 1" in ask(
+        *router, "--pool-slots", "1", status=2
+    )
+
+
 def test_routers_that_cannot_answer_say_so(ask, root, tmp_path):
     folder = routers(root, tmp_path)
     said = ask(PROMPT, "--router", str(folder / "uniform"), "--method", "arrow", status=2)

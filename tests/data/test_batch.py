@@ -1,5 +1,7 @@
 """Lines of tokens and batches, for encoders and decoders."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -201,3 +203,16 @@ def test_a_seq2seq_window_is_the_requests(review, seq2seq_tokenizer, encoder_tok
     assert [line.said for line in cut.lines] == [line.said for line in whole.lines]
     with pytest.raises(UserError, match="no end token"):
         encode(review, review.rows["train"], encoder_tokenizer, 32, "seq2seq")
+
+
+def test_an_empty_instruction_takes_no_token(review, seq2seq_tokenizer, decoder_tokenizer):
+    rows = [replace(row, instruction="") for row in review.rows["train"]]
+    both = encode(review, rows, seq2seq_tokenizer, 200, "seq2seq", end=False)
+    for line, row in zip(both.lines, rows, strict=True):
+        assert decoded(seq2seq_tokenizer, line.tokens[: line.text[1]]) == decoded(
+            seq2seq_tokenizer, seq2seq_tokenizer(row.input, add_special_tokens=False)["input_ids"]
+        )
+        assert line.tokens[line.text[1] :] == [seq2seq_tokenizer.eos_token_id]
+        assert (
+            line.said and line.said[-1] != seq2seq_tokenizer.eos_token_id
+        )  # end=False: the answer's own tokens

@@ -7,8 +7,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from moejax.check_config import check
 from moejax.commands.parse import parse
-from moejax.config import Config, check
+from moejax.config import Config
 from moejax.data.generated import SuiteConfig, generate
 from moejax.data.prepared import MARK, prepare, read_prepared, source
 from moejax.data.tasks import data_hash

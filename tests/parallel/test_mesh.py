@@ -31,7 +31,7 @@ def test_the_data_axis_takes_what_the_others_leave(config, devices, wanted):
     ("config", "said"),
     [
         (MeshConfig(expert=3), "mesh.expert 3 \\* mesh.model 1 does not divide the 8 devices"),
-        (MeshConfig(data=2, expert=2), "= 4, but there are 8 devices here"),
+        (MeshConfig(data=2, expert=2), "= 4, but there are 8 devices:"),
         (MeshConfig(expert=0), "mesh.expert is 0: it must be at least 1"),
     ],
 )

@@ -30,6 +30,11 @@ def test_the_rate_rises_then_stays():
     np.testing.assert_allclose(moves, [0, 0.05] + [0.1] * 8, rtol=1e-3)
 
 
+def test_the_rate_rises_then_falls_in_a_line():
+    moves = sizes(Optimiser(0.1, 10, warmup=0.2, schedule="linear"))
+    np.testing.assert_allclose(moves, [0, 0.05, *(0.1 * np.arange(8, 0, -1) / 8)], rtol=1e-3, atol=1e-6)
+
+
 def test_two_steps_are_enough_to_move():
     assert sizes(Optimiser(0.1, 2))[1] == pytest.approx(0.1, rel=1e-3)
     assert sizes(Optimiser(0.1, 1)).shape == (1,)
