@@ -1,16 +1,17 @@
-"""`python killed.py BASE RUN [SAVE]`: train.py and eval.py on a tiny base, in a process that may die inside a save.
+"""`python killed.py BASE RUN [WHAT …]`: train.py and eval.py on a tiny base, in a process that may be cut off.
 
 BASE is a folder, or `trained`: then the run trains a tiny decoder over lookup rules first.
 
-SAVE is a part of a path: the first file or folder of such a path that is about to take its place never does, the
-process kills itself there as SIGKILL does. `metrics` dies in the middle of a line. `limit=BYTES` lets no file grow
-larger, as on a full disk.
+WHAT are parts of paths, each of a kind of save: when the first file or folder of such a path is about to take its place,
+all threads stand still and the run's folder is copied to RUN-cut/PART, as SIGKILL would have left it; `metrics` is cut in
+the middle of a line. After the run each copy is gone on with, to its end. `limit=BYTES` instead lets no file grow larger,
+as on a full disk.
 """
 
 import os
 import pathlib
 import resource
-import signal
+import subprocess
 import sys
 from dataclasses import replace
 
@@ -65,32 +66,44 @@ def config(base: str, run: str) -> Config:
     )
 
 
-def die_inside(save: str) -> None:
-    """Kill this process at the first save of this kind, between the writing and the taking of its place."""
+def place(run: str, part: str) -> pathlib.Path:
+    """Where the copy of a run is that was cut off inside this kind of save."""
+    return pathlib.Path(f"{run}-cut") / part.strip("/").replace("/", "-")
 
-    def kill(*_):
-        os.kill(os.getpid(), signal.SIGKILL)
 
-    if save == "metrics":
+def copy(run: str, part: str) -> pathlib.Path:
+    """Copy what is on disk now; this process, with what it writes in the background, stands still meanwhile."""
+    to, me = place(run, part), os.getpid()
+    to.parent.mkdir(exist_ok=True)
+    steps = f"kill -STOP {me}; cp -a '{run}' '{to}'; kill -CONT {me}"
+    subprocess.run(["sh", "-c", steps], check=True)
+    return to
 
-        def half(self, record):
-            self.file.write('{"time": 1, "loop"')
-            self.file.flush()
-            kill()
 
-        Metrics.write = half
-        return
+def cut_inside(parts: list[str], run: str) -> None:
+    """Copy the run at its first save of each kind, between the writing and the taking of its place; empties `parts`."""
+
+    def taking(move):
+        def moving(source, target, *rest, **options):
+            for part in [part for part in parts if part in str(target)]:
+                parts.remove(part)
+                copy(run, part)
+            return move(source, target, *rest, **options)
+
+        return moving
+
     for owner, name in ((os, "replace"), (os, "rename"), (pathlib.Path, "rename"), (pathlib.Path, "replace")):
-        setattr(owner, name, _dying(getattr(owner, name), save, kill))
+        setattr(owner, name, taking(getattr(owner, name)))
+    write = Metrics.write
 
+    def half(self, record):
+        if "metrics" in parts:
+            parts.remove("metrics")
+            with (copy(run, "metrics") / "metrics.jsonl").open("a") as file:
+                file.write('{"time": 1, "loop"')
+        write(self, record)
 
-def _dying(move, save: str, kill):
-    def moving(source, target, *rest, **options):
-        if save in str(target):
-            kill()
-        return move(source, target, *rest, **options)
-
-    return moving
+    Metrics.write = half
 
 
 def both(settings: Config) -> None:
@@ -99,15 +112,24 @@ def both(settings: Config) -> None:
     eval_script.evaluate(settings)
 
 
+def all_ways(settings: Config, parts: list[str]) -> None:
+    """The run, and what was cut off it gone on with."""
+    open_ones = list(parts)
+    cut_inside(open_ones, settings.run)
+    both(settings)
+    if open_ones:
+        sys.exit(f"no save was met of {', '.join(open_ones)}")
+    for part in parts:
+        both(replace(settings, run=str(place(settings.run, part))))
+
+
 if __name__ == "__main__":
-    settings, save = config(*sys.argv[1:3]), "".join(sys.argv[3:])
+    settings, what = config(*sys.argv[1:3]), sys.argv[3:]
     print("ready", flush=True)
-    if save.startswith("limit="):
-        size = int(save.removeprefix("limit="))
+    if what and what[0].startswith("limit="):
+        size = int(what[0].removeprefix("limit="))
         resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
         jax.config.update("jax_enable_compilation_cache", False)  # it would only warn
         line = ["--config", str(pathlib.Path(__file__).parents[1] / "configs" / "quickstart.py")]
         sys.exit(main(lambda _: both(settings), line, "train.py"))
-    if save:
-        die_inside(save)
-    both(settings)
+    all_ways(settings, what)
