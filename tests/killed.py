@@ -2,10 +2,10 @@
 
 BASE is a folder, or `trained`: then the run trains a tiny decoder over lookup rules first.
 
-WHAT are parts of paths, each of a kind of save: when the first file or folder of such a path is about to take its place,
-all threads stand still and the run's folder is copied to RUN-cut/PART, as SIGKILL would have left it; `metrics` is cut in
-the middle of a line. After the run each copy is gone on with, to its end. `limit=BYTES` instead lets no file grow larger,
-as on a full disk.
+WHAT are parts of paths, each of a kind of save: when the first file or folder of such a path is about to take its
+place, all threads stand still and the run's folder is copied to RUN-cut/PART, as SIGKILL would have left it; `metrics`
+is cut in the middle of a line. After the run each copy is gone on with, to its end. `limit=BYTES` instead lets no file
+grow larger, as on a full disk.
 """
 
 import os
