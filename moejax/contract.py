@@ -17,7 +17,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from moejax.adapted import Adapted
-from moejax.experts.bank import Bank, on_device
+from moejax.experts.bank import Bank, on_device, size
 from moejax.experts.merge import Mode
 from moejax.experts.pool import Pool
 from moejax.models.base import Base
@@ -103,6 +103,14 @@ def on_disk(extra: str, base: Base) -> str:
 def count(tree: PyTree) -> int:
     """How many numbers a tree holds."""
     return sum(int(np.size(leaf)) for leaf in jax.tree.leaves(tree))
+
+
+def count_alive(tree: PyTree, bank: Bank) -> int:
+    """How many numbers belong to experts, of a tree all of whose leaves have an axis of expert slots.
+
+    Free slots, which only leave room or pad to a mesh, are nobody's.
+    """
+    return count(tree) // size(bank) * int(np.sum(np.asarray(bank.alive)))
 
 
 Extras = dict[str, Any]  # of one expert: extra -> path -> [s, …], or one array, or the list of its samples

@@ -155,8 +155,7 @@ def fit(config: Config, base: Base, pool: Pool, grants: Grants, work: Any) -> Fi
         {"router": {"model": free}}, drawn(rows, config.batch, work.seed),
         Optimiser(config.rate, config.steps, decay=config.decay),
     )["router"]["model"]  # fmt: skip
-    each = count(free) // room
-    return Fitted(start | {"model": model | trained}, pool.names, trained=each * len(names))
+    return Fitted(start | {"model": model | trained}, pool.names, trained=count(free) // room * len(names))
 
 
 def arrays(config: Config, base: Base, pool: Pool, fitted: Fitted) -> dict[str, Any]:

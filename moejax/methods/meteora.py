@@ -20,7 +20,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from moejax.adapted import Adapted
-from moejax.contract import Fitted, Grants, Method, count
+from moejax.contract import Fitted, Grants, Method, count_alive
 from moejax.experts.bank import Bank, factored
 from moejax.experts.pool import Pool
 from moejax.joint import Next, Site
@@ -146,7 +146,7 @@ def fit(config: Config, base: Base, pool: Pool, grants: Grants, work: Any) -> Fi
         objective=Loss(config.identity), record=True, random=config.train_loras,
     )  # fmt: skip
     bank = with_factors(pool.bank, trained) if config.train_loras else None
-    return Fitted(start | trained["router"], pool.names, bank, trained=count(free))
+    return Fitted(start | trained["router"], pool.names, bank, trained=count_alive(free, pool.bank))
 
 
 METHOD = Method(CARDS["meteora"], Config, adapt, fit=fit)

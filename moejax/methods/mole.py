@@ -191,13 +191,13 @@ def widths(config: Config, base: Base, bank: Bank) -> dict[str, tuple[int, int, 
 
 def fit(config: Config, base: Base, pool: Pool, grants: Grants, work: Any) -> Fitted:
     """Train the gates on the target's labelled rows, from the uniform mean (e = 0, tau = 1)."""
-    rows, e = grants.target_labels().train, size(pool.bank)
+    rows, e, some = grants.target_labels().train, size(pool.bank), len(pool.names)
     tokens = rows.take(np.zeros(1, int)).tokens.shape[1] if config.mode == "paper" else 1
     places, trained = {}, 0
     for path, (kept, used, width) in widths(config, base, pool.bank).items():
         gate = jnp.zeros((kept, e, tokens * width, e))
         places[path] = {"gate": gate, "log_tau": jnp.zeros(kept)}
-        trained += used * (gate[0].size + 1)
+        trained += used * (some * tokens * width * some + 1)  # without free slots
     start = {"places": places, "knobs": {}}
     found = work.train(
         "gates", adapt(config, base), METHOD.arrays(config, base, pool, Fitted(start, pool.names)),

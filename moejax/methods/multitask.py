@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from moejax.adapted import Adapted
-from moejax.contract import Fitted, Grants, Method, count
+from moejax.contract import Fitted, Grants, Method, count_alive
 from moejax.experts.bank import stack
 from moejax.experts.pool import Pool
 from moejax.models.base import Base
@@ -52,7 +52,7 @@ def fit(config: Config, base: Base, pool: Pool, grants: Grants, work: Any) -> Fi
         "adapter", adapt(config, base), arrays, start, pooled(rows, pool.names, config.batch, work.seed),
         Optimiser(config.rate, config.steps),
     )  # fmt: skip
-    return Fitted(router, pool.names, with_factors(bank, trained), trained=count(start))
+    return Fitted(router, pool.names, with_factors(bank, trained), trained=count_alive(start, bank))
 
 
 METHOD = Method(CARD, Config, adapt, fit=fit)

@@ -19,7 +19,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from moejax.adapted import Adapted
-from moejax.contract import Extras, Fitted, Grants, Method, Rows, count, plain_arrays
+from moejax.contract import Extras, Fitted, Grants, Method, Rows, count_alive, plain_arrays
 from moejax.experts.bank import factored
 from moejax.experts.pool import Pool
 from moejax.joint import Next, Site
@@ -101,7 +101,7 @@ def fit(config: Config, base: Base, pool: Pool, grants: Grants, work: Any) -> Fi
     """Stack the gates that the contributors handed over; nothing is learned."""
     gates = pool.stacked_extra("gate")
     places = {path: {"gate": gate} for path, gate in gates.items()}
-    return Fitted({"places": places, "knobs": {}}, pool.names, trained=count(places))
+    return Fitted({"places": places, "knobs": {}}, pool.names, trained=count_alive(places, pool.bank))
 
 
 def arrays(config: Any, base: Base, pool: Pool, fitted: Fitted) -> dict[str, Any]:

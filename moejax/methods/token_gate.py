@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from moejax.adapted import Adapted
-from moejax.contract import Fitted, Grants, Method, count
+from moejax.contract import Fitted, Grants, Method, count_alive
 from moejax.experts.bank import factored
 from moejax.experts.pool import Pool
 from moejax.joint import Site
@@ -60,7 +60,7 @@ def fit(config: Config, base: Base, pool: Pool, grants: Grants, work: Any) -> Fi
     trained = work.train(
         "gates", adapt(config, base), arrays, {"router": {"places": gates}}, stream, optimiser
     )
-    return Fitted(start | trained["router"], pool.names, trained=count(gates))
+    return Fitted(start | trained["router"], pool.names, trained=count_alive(gates, pool.bank))
 
 
 METHOD = Method(CARD, Config, adapt, fit=fit)

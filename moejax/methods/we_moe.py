@@ -23,7 +23,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from moejax.adapted import Adapted
-from moejax.contract import Fitted, Grants, Method, chosen_kind, count, one_stack, plain_arrays
+from moejax.contract import Fitted, Grants, Method, chosen_kind, count, count_alive, one_stack, plain_arrays
 from moejax.experts.bank import size
 from moejax.experts.merge_deltas import patched, task_vector
 from moejax.experts.pool import Pool
@@ -125,7 +125,9 @@ def fit(config: Config, base: Base, pool: Pool, grants: Grants, work: Any) -> Fi
         {"router": {"places": places}}, drawn(rows, config.batch, work.seed),
         Optimiser(config.rate, config.steps, warmup=0.0, clip=None), losses=entropy,
     )  # fmt: skip
-    trained = count(places) * len(used) // base.layers
+    shared = {name: leaf for name, leaf in places[PATH].items() if name in ("w1", "b1")}
+    own = {name: leaf for name, leaf in places[PATH].items() if name not in shared}
+    trained = (count(shared) + count_alive(own, pool.bank)) * len(used) // base.layers
     return Fitted(start | found["router"], pool.names, trained=trained)
 
 

@@ -15,6 +15,7 @@ from stand_in import here, request
 from moejax.adapted import Adapted
 from moejax.contract import Fitted
 from moejax.experts import lora as loras_
+from moejax.experts.bank import size
 from moejax.loss import row_loss
 from moejax.methods import meteora
 from moejax.methods.meteora import METHOD, Config, Identified, Loss, adapt, cross_entropy
@@ -159,7 +160,8 @@ def test_the_experts_are_frozen_unless_they_are_asked_for():
         np.testing.assert_array_equal(np.asarray(new.a)[absent], np.asarray(stack.a)[absent])
     gates = sum(leaf["gate"].size for leaf in frozen.router["places"].values())
     factors = sum(s.a.size + s.b.size for s in world.pool.bank.sites.values())
-    assert (frozen.trained, free.trained) == (gates, gates + factors)
+    slots, there = size(world.pool.bank), len(world.pool.names)
+    assert (frozen.trained, free.trained) == (gates * there / slots, (gates + factors) * there / slots)
 
 
 @pytest.mark.slow

@@ -230,7 +230,7 @@ def test_only_gates_and_temperatures_learn(tmp_path):
     settings = Config(steps=3, batch=6, rate=0.1)
     fitted = METHOD.fit(settings, base, world.pool, worlds.grants(world, METHOD.card.grants), Work(tmp_path))
     assert fitted.bank is None and not fitted.patch
-    assert fitted.trained == 2 * (5 * 16 * 5 + 1)  # two blocks; five slots, three of them with an expert
+    assert fitted.trained == 2 * (3 * 16 * 3 + 1)  # two blocks; five slots, three of them with an expert
     leaves = fitted.router["places"]["layers"]
     assert np.abs(leaves["gate"][:, :3, :, :3]).max() > 0 and not np.any(leaves["gate"][:, 3:])
     assert not np.any(leaves["gate"][..., 3:])

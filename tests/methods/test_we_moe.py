@@ -14,7 +14,6 @@ from we_moe_case import arrays_of, close, constant, hidden, some_pool
 from moejax.adapted import Adapted
 from moejax.contract import Fitted
 from moejax.experts import bank as banks
-from moejax.experts.bank import size
 from moejax.loss import entropy
 from moejax.methods import task_arithmetic
 from moejax.methods.we_moe import METHOD, PATH, Config, Decide, adapt, routers, scored
@@ -176,7 +175,7 @@ def test_routers_alone_learn_and_the_entropy_falls(kind, tmp_path):
     losses = [line["loss"] for line in logged if "loss" in line]
     assert losses[-1] < losses[0] - 0.005
     d = base.model.config.width
-    assert found.trained == base.layers * (d * d + d + d * size(pool.bank) + size(pool.bank))
+    assert found.trained == base.layers * (d * d + d + d * len(pool.names) + len(pool.names))
 
 
 def test_without_an_adapted_mlp_the_row_says_so(tmp_path):

@@ -99,6 +99,14 @@ def gates(name):
     return train
 
 
+@pytest.mark.parametrize(
+    "line", [line if line == "token_gate" else pytest.param(line, marks=pytest.mark.slow) for line in EVERY]
+)
+def test_free_slots_are_no_parameters(line):
+    """As many are trained with eight slots, five of which pad to a mesh, as with five."""
+    assert fitted(line)[0].router.trained == worlds.fitted("encoder", line).router.trained
+
+
 TRAINED = {"experts": experts} | {name: gates(name) for name in ("phatgoose", "meteora", "mole")}
 
 
