@@ -2,10 +2,12 @@
 
 Outside routed places the rows of a batch are split over (data, expert). Here each device gathers the rows of its
 `expert` group, mixes the experts that it holds, and the sums are scattered back to the rows' own devices. The bank
-never moves.
+never moves. Where each device has all experts it mixes its own rows, and nothing moves: left to the compiler, tokens
+that are ordered by expert would be gathered from all devices.
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
@@ -15,6 +17,7 @@ from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Float, Int
 
 from moejax.parallel.mesh import ROWS, split
+from moejax.parallel.rowwise import rowwise
 from moejax.types import Weights
 
 Mix = Callable[..., Float[Array, "b t f"]]
@@ -27,12 +30,12 @@ def across(
 ) -> Float[Array, "b t f"]:
     """`mix(x, stack, slot, weights, total)` over the experts of all devices of the mesh that is set, if one is.
 
-    A bank that the axis does not divide lies on every device, and is mixed there: stack it with the mesh set.
-    mix must be a sum over experts; `total` sums what it makes of its own experts before it goes on.
+    A bank that the axis does not divide lies on every device, and mixes the rows that are there: stack it with the mesh
+    set. mix must be a sum over experts; `total` sums what it makes of its own experts before it goes on.
     """
     mesh = jax.sharding.get_abstract_mesh()
     if mesh.empty or mesh.shape[EXPERT] == 1 or stack.scale.shape[1] % mesh.shape[EXPERT]:
-        return mix(x, stack, slot, weights, lambda part: part)
+        return rowwise(partial(_alone, mix), (x, weights), (stack, slot))
     rows = P(ROWS) if x.shape[0] % split(mesh) == 0 else P()
     body = _body(mix, mesh, rows != P())
     held = type(stack)(*(P() if name == "slot" else P(None, EXPERT) for name in stack._fields))
@@ -42,6 +45,12 @@ def across(
     return jax.shard_map(body, mesh=mesh, in_specs=specs, out_specs=rows, check_vma=False)(
         x, stack, slot, weights
     )
+
+
+def _alone(mix: Mix, own: tuple[Array, Weights], whole: tuple[Any, Array]) -> Array:
+    """All experts are here: there is nothing to sum."""
+    (x, weights), (stack, slot) = own, whole
+    return mix(x, stack, slot, weights, lambda part: part)
 
 
 def _body(mix: Mix, mesh: AbstractMesh, gathered: bool) -> Mix:

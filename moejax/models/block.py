@@ -11,6 +11,7 @@ from moejax.models.layers import MLP, Attention, BlockConfig, Join
 from moejax.models.norms import make_norm
 from moejax.models.remat import Remat, rematerialised
 from moejax.models.stream import Context, Stream
+from moejax.parallel.rules import by_rows
 from moejax.types import PyTree
 
 
@@ -34,7 +35,7 @@ class Block(nn.Module):
 
     def __call__(self, carry: Stream, ctx: Context, layer: Int[Array, ""]) -> tuple[Stream, None]:
         """The stream after this block; `layer` is its number, counted from the bottom of the whole base."""
-        x, cache = carry
+        x, cache = by_rows(carry.x), carry.cache
         read = x if self.config.post else self.attn_norm(x)
         h, cache = self.attn(read, ctx, layer, cache)
         if self.config.parallel:

@@ -19,6 +19,7 @@ from moejax.models.distance import bucketed
 from moejax.models.layers import BlockConfig, Join, make_dense, make_norm
 from moejax.models.remat import Remat
 from moejax.models.stream import Cache, Context, Memory, Stream, advance, context
+from moejax.parallel.rules import by_rows
 from moejax.types import Batch, PyTree
 
 
@@ -127,7 +128,7 @@ class CrossBlock(nn.Module):
 
     def __call__(self, carry: Stream, ctx: Context, layer: Int[Array, ""]) -> tuple[Stream, PyTree]:
         """The states, and keys and values; `layer` is the block's number."""
-        return carry, self.cross(carry.x)
+        return carry, self.cross(by_rows(carry.x))
 
 
 class Cross(nn.Module):
@@ -162,7 +163,7 @@ class DecoderBlock(Block):
 
     def __call__(self, carry: Stream, ctx: Context, layer: Int[Array, ""]) -> tuple[Stream, None]:
         """The stream after this block; `layer` is its number."""
-        x, cache = carry
+        x, cache = by_rows(carry.x), carry.cache
         assert ctx.memory is not None
         h, cache = self.attn(self.attn_norm(x), ctx, layer, cache)
         x = self.attn_join(x, h)

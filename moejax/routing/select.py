@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
+from moejax.parallel.rowwise import rowwise
 from moejax.types import Weights
 
 FAR = -1e30  # stands in for -inf: a softmax over nothing stays finite
@@ -76,6 +77,7 @@ def _choose(scores: Float[Array, "*n e"], present: Bool[Array, "e"], k: int):
     """
     scores, present = scores.astype(jnp.float32), _align(present, scores)
     order = jnp.where(present, jnp.where(scores == 0, 0.0, scores), FAR)
-    _, index = jax.lax.top_k(jax.lax.stop_gradient(order), min(k, scores.shape[-1]))
+    some = min(k, scores.shape[-1])
+    index = rowwise(lambda own, _: jax.lax.top_k(own, some)[1], jax.lax.stop_gradient(order))
     values, chosen = (jnp.take_along_axis(leaf, index, axis=-1) for leaf in (scores, present))
     return values, index, chosen

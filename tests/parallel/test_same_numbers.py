@@ -1,5 +1,6 @@
 """A mesh changes no number: losses of training and scores of every method, as one device gives them."""
 
+import re
 import tempfile
 from contextlib import nullcontext
 from dataclasses import replace
@@ -97,6 +98,23 @@ def gates(name):
             method.fit(settings, world.base, pool, worlds.grants(world, method.needs(settings)), work)
 
     return train
+
+
+@pytest.mark.parametrize(
+    "line",
+    [line if line in ("base", "arrow") else pytest.param(line, marks=pytest.mark.slow) for line in EVERY],
+)
+def test_along_data_only_weights_of_the_base_are_gathered(line):
+    """Each once, as FSDP does: activations, scores, tokens in the order of their experts stay on their devices."""
+    fit, world = fitted(line)
+    with meshed((8, 1, 1)):
+        given = placed(fit.arrays), worlds.batch(world, 8), fit.adapted
+        text = worlds.program.lower(*given).compile().as_text()
+    moved = re.findall(
+        r" (all-gather|all-reduce|all-to-all|collective-permute|reduce-scatter)(?:-start)?\(", text
+    )
+    kernels = 6 + 1  # of a layer, within a scan; the word table
+    assert moved == ["all-gather"] * (2 * kernels - 1 if line == "calm" else kernels)  # CALM's second model
 
 
 @pytest.mark.parametrize(
