@@ -59,6 +59,16 @@ def test_experts_of_four_devices_mix_as_those_of_one(name, mode, how):
         np.testing.assert_allclose(one, other, rtol=0, atol=1e-5 * max(1, np.abs(other).max()))
 
 
+@pytest.mark.parametrize("sizes", [(8, 1, 1), (4, 1, 2)])
+@pytest.mark.parametrize(("name", "mode", "how"), [("step", "output", "blocks"), ("task", "factor", None)])
+def test_each_device_mixes_its_own_rows_where_all_experts_are_everywhere(name, mode, how, sizes):
+    alone = mixed(X, STACK, WEIGHTS[name], mode, how)
+    with jax.set_mesh(make_mesh(MeshConfig(*sizes))):
+        found = mixed(X, placed(STACK, "bank/sites/x/"), WEIGHTS[name], mode, how)
+    for one, other in zip(*map(jax.tree.leaves, (found, alone)), strict=True):
+        np.testing.assert_allclose(one, other, rtol=0, atol=1e-5 * max(1, np.abs(other).max()))
+
+
 @pytest.mark.parametrize("rows", [1, 3])
 def test_rows_that_do_not_divide_meet_all_experts_where_they_are(rows):
     weights = Weights(WEIGHTS["step"].values[:rows], INDEX[:rows])
